@@ -1,0 +1,167 @@
+"""What a person may set about task, model and training, parsed once into frozen objects.
+
+Every model forbids unknown keys and cross-checks its fields; `load_yaml` turns whatever is wrong
+into one line that says file, key, problem and remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hymate.errors import InputFault
+
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Frozen(BaseModel):
+    """Base of every configuration: immutable, no unknown keys, fields described for `--help` and docs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class TaskConfig(Frozen):
+    """Which label is learned, and which observations of a stay the model may see."""
+
+    name: str = "in_hospital_mortality"
+    """Label set below `labels/` of each site's MEDS data set; `boolean_value` is learned."""
+    lookback_hours: Positive = 48.0
+    """Observations in [prediction_time - lookback_hours, prediction_time] are the input."""
+    min_observations: Annotated[int, Field(ge=0)] = 1
+    """A stay with fewer observations in its window is left out, and counted."""
+    max_observations: Count = 880
+    """The latest this many observations of a window are kept (STraTS keeps 880)."""
+
+
+class ModelConfig(Frozen):
+    """Size and parts of HyMaTE (arXiv 2509.24118, section 3)."""
+
+    d_model: Count = 64
+    mamba_blocks: Count = 2
+    d_state: Count = 16
+    d_conv: Annotated[int, Field(ge=2, le=4)] = 4
+    expand: Count = 2
+    attention_layers: Annotated[int, Field(ge=0)] = 1
+    attention_heads: Count = 4
+    d_static: Count = 16
+    """Width of the demographics' embedding that is concatenated with the pooled sequence."""
+    dropout: Probability = 0.2
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ModelConfig:
+        if self.d_model % self.attention_heads:
+            raise ValueError(
+                f"attention_heads {self.attention_heads} does not divide d_model {self.d_model}"
+            )
+        return self
+
+
+class OptimiserConfig(Frozen):
+    """AdamW and what surrounds it in every phase."""
+
+    learning_rate: Positive = 5e-4
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    clip_norm: Positive = 0.3
+    """Gradient norm above which a step is scaled down (the lineage's protocol: 0.3)."""
+    batch_size: Count = 32
+
+
+class PretrainConfig(OptimiserConfig):
+    """Masked forecasting: see the record up to t1, forecast what is measured just after it."""
+
+    rounds: Annotated[int, Field(ge=0)] = 10
+    """Rounds of federated pretraining; 0 leaves the phase out."""
+    local_epochs: Count = 1
+    min_input_hours: Positive = 12.0
+    """t1 is drawn among the stay's observation times from here on, the last one excluded."""
+    forecast_hours: Positive = 2.0
+    """The target is every variable's first value in (t1, t1 + forecast_hours]."""
+    variable_dropout: Probability = 0.2
+    """Share of a stay's variables hidden from the input, drawn anew at each visit."""
+
+
+class FinetuneConfig(OptimiserConfig):
+    """Supervised training of the task's label."""
+
+    rounds: Count = 10
+    local_epochs: Count = 1
+    variable_dropout: Probability = 0.0
+    patience: Count = 5
+    """Rounds without a better tuning AUROC + average precision after which training stops."""
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; a missing file, broken YAML or another shape is one `InputFault`."""
+    if not path.is_file():
+        raise InputFault(path, "no such file", "check the path given")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        mark = getattr(fault, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(fault, "problem", None) or "not readable as text"
+        raise InputFault(path, f"{line}{problem}", "correct the YAML there") from None
+    if not isinstance(content, dict):
+        raise InputFault(path, "holds no 'key: value' mapping", "start from a file in deploy/configs/")
+    return content
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def parse(kind: type[Config], content: dict[str, Any], source: str | Path) -> Config:
+    """Validate `content` as `kind`; the first fault becomes one `InputFault` naming source and key."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as invalid:
+        fault = invalid.errors()[0]
+        others = len(invalid.errors()) - 1
+        key = ".".join(str(part) for part in fault["loc"])
+        what, remedy = _explain(kind, fault, key)
+        more = f" ({others} more after this one)" if others else ""
+        raise InputFault(source, what, remedy + more) from None
+
+
+def _explain(kind: type[BaseModel], fault: Any, key: str) -> tuple[str, str]:
+    """What is wrong and what to do, for one pydantic error."""
+    if fault["type"] == "extra_forbidden":
+        parent = _model_at(kind, fault["loc"][:-1])
+        known = sorted(parent.model_fields) if parent else []
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        remedy = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        return f"key '{key}' does not exist", remedy
+    if fault["type"] == "missing":
+        return f"key '{key}' is missing", "add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    where = f"key '{key}': " if key else ""
+    given = fault.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{where}{message}{shown}", "correct the value"
+
+
+def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """The pydantic model that a fault's location lies in, for naming its keys."""
+    current: type[BaseModel] | None = kind
+    for part in location:
+        if current is None:
+            return None
+        if isinstance(part, int) or part not in current.model_fields:
+            continue  # an index of a list or a key of a mapping: its type was resolved one step before
+        current = _nested_model(current.model_fields[part].annotation)
+    return current
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = _nested_model(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,41 @@
+"""Measures of one site's scores, where scores and labels lie side by side.
+
+Only the site itself can call these on patients; what leaves it is in `hymate.evaluate.histograms`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Scores = NDArray[np.float64]
+
+
+def auroc(labels: Scores, scores: Scores) -> float | None:
+    """Area under the ROC curve; None (never 0.5) where one class is missing."""
+    if not _both_classes(labels):
+        return None
+    return float(roc_auc_score(labels, scores))
+
+
+def average_precision(labels: Scores, scores: Scores) -> float | None:
+    """Average precision (step-wise area under precision-recall); None where one class is missing."""
+    if not _both_classes(labels):
+        return None
+    return float(average_precision_score(labels, scores))
+
+
+def log_loss_sum(labels: Scores, scores: Scores) -> float:
+    """Sum over stays of the negative log likelihood; probabilities are kept 1e-7 off 0 and 1."""
+    p = np.clip(scores, 1e-7, 1 - 1e-7)
+    return float(-(labels * np.log(p) + (1 - labels) * np.log1p(-p)).sum())
+
+
+def squared_error_sum(labels: Scores, scores: Scores) -> float:
+    """Sum over stays of (score - label)^2; divided by the stays it is the Brier score."""
+    return float(np.square(scores - labels).sum())
+
+
+def _both_classes(labels: Scores) -> bool:
+    return bool(labels.size) and 0 < float(labels.sum()) < labels.size

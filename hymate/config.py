@@ -39,6 +39,15 @@ class TaskConfig(Frozen):
     """The latest this many observations of a window are kept (STraTS keeps 880)."""
 
 
+class VocabularyConfig(Frozen):
+    """Which codes of the sites become features of the shared model."""
+
+    min_count: Count = 10
+    """Occurrences over all sites' training windows below which a code is dropped."""
+    min_sites: Count = 1
+    """Sites that must have seen a code, or it is dropped."""
+
+
 class ModelConfig(Frozen):
     """Size and parts of HyMaTE (arXiv 2509.24118, section 3)."""
 
@@ -56,9 +65,7 @@ class ModelConfig(Frozen):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> ModelConfig:
         if self.d_model % self.attention_heads:
-            raise ValueError(
-                f"attention_heads {self.attention_heads} does not divide d_model {self.d_model}"
-            )
+            raise ValueError(f"attention_heads {self.attention_heads} does not divide d_model {self.d_model}")
         return self
 
 

@@ -1,10 +1,27 @@
-"""TripletBatch: what the model sees of some stays. (Contract; collation follows.)"""
+"""From a store's flat arrays to padded batches, without a Python step per token.
+
+Batches of similar length cost little padding (`length_buckets`); masked forecasting cuts each stay at
+a random time t1 and asks for what comes just after (STraTS, Tipirneni & Reddy 2022, section 3.4,
+https://arxiv.org/abs/2107.14293).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
+
+from hymate.config import PretrainConfig
+from hymate.data.store import TripletStore
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+POOL = 20  # batches whose stays are sorted by length together: little padding, still well mixed
+CHUNK = 4096  # stays whose t1 is drawn at once: bounds memory, not the result
 
 
 @dataclass(frozen=True)
@@ -47,3 +64,196 @@ class ForecastBatch:
     input: TripletBatch
     target: torch.Tensor
     target_mask: torch.Tensor
+
+
+def collate(store: TripletStore, rows: Ints, keep: Sequence[Bools] | None = None) -> TripletBatch:
+    """The stays in `rows`, in that order, padded to the longest (and to at least 1).
+
+    `keep` has one mask a stay, over its observations: those that are False are left out, no gap remains.
+    """
+    seen = _observations(store, rows)
+    if keep is not None:
+        seen = seen.where(np.concatenate(keep))
+    return _pad(store, rows, seen)
+
+
+def length_buckets(lengths: Ints, batch_size: int, rng: np.random.Generator | None) -> list[Ints]:
+    """Positions 0..n-1 in batches of stays of similar length, each position once.
+
+    Without `rng` (evaluation) all are sorted by length. With it they are shuffled into pools of about
+    20 batches, sorted within their pool, and the batches come in random order.
+    """
+    count = len(lengths)
+    if rng is None:
+        order = np.argsort(lengths, kind="stable")
+        return [order[i : i + batch_size] for i in range(0, count, batch_size)]
+    shuffled = rng.permutation(count)
+    batches = -(-count // batch_size)
+    pools = max(1, round(batches / POOL))
+    pool_size = -(-batches // pools) * batch_size
+    buckets = []
+    for start in range(0, count, pool_size):
+        pool = shuffled[start : start + pool_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        buckets += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    return [buckets[i] for i in rng.permutation(len(buckets))]
+
+
+def training_batches(
+    store: TripletStore, rows: Ints, batch_size: int, rng: np.random.Generator, variable_dropout: float
+) -> Iterator[TripletBatch]:
+    """One epoch over `rows`; of each stay, every variable is hidden with probability `variable_dropout`."""
+    for bucket in length_buckets(store.lengths[rows], batch_size, rng):
+        chosen = rows[bucket]
+        seen = _without_variables(store, _observations(store, chosen), variable_dropout, rng)
+        yield _pad(store, chosen, seen)
+
+
+def evaluation_batches(store: TripletStore, rows: Ints, batch_size: int) -> Iterator[TripletBatch]:
+    """Every stay in `rows` once, whole, by length; `TripletBatch.row` says which is which."""
+    for bucket in length_buckets(store.lengths[rows], batch_size, None):
+        yield collate(store, rows[bucket])
+
+
+def forecast_batches(
+    store: TripletStore, rows: Ints, config: PretrainConfig, rng: np.random.Generator
+) -> Iterator[ForecastBatch]:
+    """One epoch of masked forecasting over those stays in `rows` that have a possible t1.
+
+    t1 is uniform over the stay's distinct observation times at or after `config.min_input_hours`, the
+    stay's last time excluded. The input is what was observed up to and including t1, with whole
+    variables hidden; the target is not touched by that.
+    """
+    able, seen = _draw_inputs(store, rows, rng.random(len(rows)), config)
+    rows = rows[able]
+    for bucket in length_buckets(seen, config.batch_size, rng):
+        yield _forecast(store, rows[bucket], seen[bucket], config, rng)
+
+
+def fixed_forecast_draws(
+    store: TripletStore, rows: Ints, config: PretrainConfig, draws: int, seed: int
+) -> Iterator[ForecastBatch]:
+    """`draws` cuts of each stay, no variable hidden: the same ones at every call, for validation.
+
+    A stay's cuts depend on the store, `seed` and its row: not on the batch size or the other rows.
+    """
+    uniform = np.random.default_rng(seed).random((draws, len(store)))[:, rows].ravel()
+    rows = np.tile(rows, draws)
+    able, seen = _draw_inputs(store, rows, uniform, config)
+    rows = rows[able]
+    for bucket in length_buckets(seen, config.batch_size, None):
+        yield _forecast(store, rows[bucket], seen[bucket], config, None)
+
+
+@dataclass(frozen=True)
+class _Observations:
+    """Some observations of some stays: `at` is their place in the store's arrays, `stay` the position
+    of their stay in the batch (ascending)."""
+
+    stay: Ints
+    at: Ints
+
+    def where(self, mask: Bools) -> _Observations:
+        return _Observations(self.stay[mask], self.at[mask])
+
+
+def _observations(
+    store: TripletStore, rows: Ints, first: Ints | None = None, last: Ints | None = None
+) -> _Observations:
+    """Observations first (default 0) to last (default all) of every stay."""
+    begin = store.offset[rows]
+    end = store.offset[rows + 1] if last is None else begin + last
+    if first is not None:
+        begin = begin + first
+    count = end - begin
+    before = np.cumsum(count) - count
+    stay = np.repeat(np.arange(len(rows)), count)
+    return _Observations(stay, np.arange(len(stay)) + np.repeat(begin - before, count))
+
+
+def _pad(store: TripletStore, rows: Ints, seen: _Observations) -> TripletBatch:
+    count = np.bincount(seen.stay, minlength=len(rows))
+    width = max(1, int(count.max(initial=0)))
+    before = np.cumsum(count) - count
+    place = np.arange(len(seen.stay)) + np.repeat(np.arange(len(rows)) * width - before, count)
+
+    def padded(kind: type[np.generic], values: npt.NDArray[np.generic] | bool) -> torch.Tensor:
+        array = np.zeros(len(rows) * width, kind)
+        array[place] = values
+        return torch.from_numpy(array.reshape(len(rows), width))
+
+    return TripletBatch(
+        time=padded(np.float32, store.time[seen.at]),
+        code=padded(np.int64, store.code[seen.at]),
+        value=padded(np.float32, store.value[seen.at]),
+        mask=padded(np.bool_, True),
+        static=torch.from_numpy(store.static[rows]),
+        label=torch.from_numpy(store.label[rows]),
+        row=torch.from_numpy(rows.astype(np.int64)),
+    )
+
+
+def _without_variables(
+    store: TripletStore, seen: _Observations, share: float, rng: np.random.Generator
+) -> _Observations:
+    """Hide each variable of each stay with probability `share`, but never all of a stay."""
+    if share == 0.0 or not len(seen.stay):
+        return seen
+    draw = rng.random((seen.stay[-1] + 1, store.header.codes + 1))[seen.stay, store.code[seen.at]]
+    start = np.flatnonzero(np.diff(seen.stay, prepend=-1))
+    highest = np.repeat(np.maximum.reduceat(draw, start), np.diff(start, append=len(draw)))
+    return seen.where((draw >= share) | (draw == highest))
+
+
+def _draw_inputs(
+    store: TripletStore, rows: Ints, uniform: npt.NDArray[np.float64], config: PretrainConfig
+) -> tuple[Bools, Ints]:
+    """Where each stay is cut: which of `rows` have a possible t1, and how many observations those see."""
+    earliest = np.float32(config.min_input_hours)  # rounded as the store's times are
+    able = np.zeros(len(rows), np.bool_)
+    inputs = []
+    for begin in range(0, len(rows), CHUNK):
+        chunk = rows[begin : begin + CHUNK]
+        seen = _observations(store, chunk)
+        time = store.time[seen.at]
+        final = time[np.cumsum(store.lengths[chunk]) - 1] if len(time) else np.zeros(len(chunk), np.float32)
+        new = np.ones(len(time), np.bool_)
+        new[1:] = (time[1:] != time[:-1]) | (seen.stay[1:] != seen.stay[:-1])
+        candidate = np.flatnonzero(new & (time >= earliest) & (time < final[seen.stay]))
+        count = np.bincount(seen.stay[candidate], minlength=len(chunk))
+        first = np.cumsum(count) - count
+        has = count > 0
+        chosen = first[has] + (uniform[begin : begin + CHUNK][has] * count[has]).astype(np.int64)
+        t1 = np.full(len(chunk), -np.inf, np.float32)
+        t1[has] = time[candidate[chosen]]
+        able[begin : begin + CHUNK] = has
+        inputs.append(np.bincount(seen.stay[time <= t1[seen.stay]], minlength=len(chunk))[has])
+    return able, np.concatenate(inputs) if inputs else np.zeros(0, np.int64)
+
+
+def _forecast(
+    store: TripletStore, rows: Ints, seen: Ints, config: PretrainConfig, rng: np.random.Generator | None
+) -> ForecastBatch:
+    """Cut each stay after its first `seen` observations."""
+    inputs = _observations(store, rows, last=seen)
+    if rng is not None:
+        inputs = _without_variables(store, inputs, config.variable_dropout, rng)
+
+    later = _observations(store, rows, first=seen, last=store.lengths[rows])
+    t1 = store.time[store.offset[rows] + seen - 1].astype(np.float64)
+    time, code = store.time[later.at], store.code[later.at]
+    # Both times carry half a unit of float32 rounding: an observation exactly at the end belongs in.
+    within = time - t1[later.stay] <= config.forecast_hours + np.spacing(time)
+    later = later.where(within & store.numeric[code])
+    cell = later.stay * (store.header.codes + 1) + store.code[later.at]
+    cell, first = np.unique(cell, return_index=True)  # the first occurrence: the earliest
+    target = np.zeros(len(rows) * (store.header.codes + 1), np.float32)
+    measured = np.zeros(len(target), np.bool_)
+    target[cell] = store.value[later.at[first]]
+    measured[cell] = True
+    shape = (len(rows), store.header.codes + 1)
+    return ForecastBatch(
+        input=_pad(store, rows, inputs),
+        target=torch.from_numpy(target.reshape(shape)),
+        target_mask=torch.from_numpy(measured.reshape(shape)),
+    )

@@ -1,0 +1,322 @@
+"""The triplet store: what training reads. Flat memory-mapped arrays, opened in milliseconds.
+
+A store is a site's private cache of one task under one vocabulary; it may be deleted at any time and
+prepared again. On disk:
+
+    STORE/store.json          header; names the folder below, and is replaced in one step
+    STORE/arrays-<random>/    time.npy, code.npy, value.npy, offset.npy, ...
+    STORE/.lock               held while preparing
+
+The header is the only way to the arrays, so a store is the old one until the header's rename and the
+new one after it, wherever a prepare is killed. What a killed prepare left is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hymate.config import TaskConfig
+from hymate.data.durable import flush_folder, write_text
+from hymate.errors import InputFault
+
+if TYPE_CHECKING:
+    from hymate.data.tasks import Windows
+    from hymate.data.vocabulary import Vocabulary
+
+SCHEMA = 1
+HEADER = "store.json"
+ARRAYS = {
+    "time": np.float32,
+    "code": np.int32,
+    "value": np.float32,
+    "offset": np.int64,
+    "static": np.float32,
+    "label": np.float32,
+    "split": np.int8,
+    "subject_id": np.int64,
+    "prediction_time": np.int64,
+    "numeric": np.bool_,
+}
+
+
+class StoreMismatch(InputFault):
+    """A store made for another vocabulary, task or schema version: never reused silently."""
+
+    def __reduce__(self) -> tuple[type[InputFault], tuple[str, str, str]]:
+        return (StoreMismatch, (self.where, self.what, self.remedy))
+
+
+@dataclass(frozen=True)
+class StoreHeader:
+    """What a store holds and what it was made for. Fields are also read as `header["unknown_codes"]`."""
+
+    vocabulary_hash: str
+    task: TaskConfig
+    codes: int
+    """V: vocabulary indices run from 1 to V."""
+    static_names: tuple[str, ...]
+    splits: tuple[str, ...]
+    """Names of the numbers in `TripletStore.split`."""
+    stays: int
+    triplets: int
+    unknown_codes: dict[str, int]
+    """Codes of the windows that the vocabulary lacks: occurrences dropped."""
+    unknown_static: dict[str, int]
+    """Static codes that the vocabulary lacks: stays that have them."""
+    left_out: dict[str, int]
+    """Label rows that became no stay, by reason."""
+    folder: str
+    """Name of the arrays' folder."""
+    schema: int = SCHEMA
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def to_json(self) -> str:
+        """JSON as it stands in `store.json`."""
+        return json.dumps({**asdict(self), "task": self.task.model_dump()}, indent=1)
+
+
+@dataclass(frozen=True)
+class TripletStore:
+    """One site's stays for one task; the arrays are read-only and memory-mapped. N stays, T triplets.
+
+    | array           | shape   | dtype   | meaning                                                       |
+    |-----------------|---------|---------|---------------------------------------------------------------|
+    | time            | (T,)    | float32 | hours since the window's start, ascending within a stay       |
+    | code            | (T,)    | int32   | vocabulary index, 1..V                                        |
+    | value           | (T,)    | float32 | z-score; 0.0 for an event without a number                    |
+    | offset          | (N + 1,)| int64   | stay i holds triplets offset[i] to offset[i + 1]              |
+    | static          | (N, S)  | float32 | columns as in `header.static_names`                           |
+    | label           | (N,)    | float32 | NaN where there is none                                       |
+    | split           | (N,)    | int8    | position in `header.splits`                                   |
+    | subject_id      | (N,)    | int64   |                                                               |
+    | prediction_time | (N,)    | int64   | microseconds since 1970, as in the data set                   |
+    | numeric         | (V + 1,)| bool    | whether the code ever carries a number; index 0 is False      |
+    """
+
+    path: Path
+    header: StoreHeader
+    time: npt.NDArray[np.float32]
+    code: npt.NDArray[np.int32]
+    value: npt.NDArray[np.float32]
+    offset: npt.NDArray[np.int64]
+    static: npt.NDArray[np.float32]
+    label: npt.NDArray[np.float32]
+    split: npt.NDArray[np.int8]
+    subject_id: npt.NDArray[np.int64]
+    prediction_time: npt.NDArray[np.int64]
+    numeric: npt.NDArray[np.bool_]
+
+    @property
+    def vocabulary_hash(self) -> str:
+        """Hash of the vocabulary whose indices and z-scores the arrays hold."""
+        return self.header.vocabulary_hash
+
+    @property
+    def task(self) -> TaskConfig:
+        """The task whose windows the store holds."""
+        return self.header.task
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Triplets of each stay, (N,)."""
+        return np.diff(self.offset)
+
+    def rows(self, split: str) -> npt.NDArray[np.int64]:
+        """Rows of the stays in `split` ("train", "tuning" or "held_out"), ascending."""
+        return np.flatnonzero(self.split == self.header.splits.index(split))
+
+    def __len__(self) -> int:
+        return self.header.stays
+
+
+def prepare_store(path: Path, windows: Windows, vocabulary: Vocabulary, task: TaskConfig) -> TripletStore:
+    """Write the store of `windows` at `path`, in place of any older one, and open it.
+
+    Killed at any point, it leaves the older store whole. Two prepares of one path run one after the
+    other. Codes the vocabulary lacks are dropped and counted in the header; a stay left without any
+    triplet by that stays, with length 0.
+
+    Raises:
+        InputFault: `path` cannot hold a store (it is a file, or not writable).
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with _locked(path / ".lock"):
+            _remove_leftovers(path)
+            folder = path / f"arrays-{secrets.token_hex(8)}"
+            try:
+                header = _write(folder, windows, vocabulary, task)
+                write_text(path / HEADER, header.to_json())
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            _remove_leftovers(path)
+    except OSError as fault:
+        raise InputFault(
+            path, f"cannot hold a store: {fault.strerror}", "give a writable folder with free space"
+        ) from fault
+    return open_store(path, vocabulary_hash=vocabulary.hash, task=task)
+
+
+def open_store(path: Path, *, vocabulary_hash: str, task: TaskConfig) -> TripletStore:
+    """Map the store at `path`; milliseconds, whatever its size.
+
+    Raises:
+        StoreMismatch: it was made for another vocabulary, task or schema version.
+        InputFault: there is none, or it is damaged.
+    """
+    try:
+        return _open(path, vocabulary_hash, task)
+    except FileNotFoundError:
+        pass  # replaced between header and arrays; the new header names a folder that is there
+    try:
+        return _open(path, vocabulary_hash, task)
+    except FileNotFoundError as fault:
+        raise _damaged(path, f"'{fault.filename}' is missing") from None
+
+
+def _open(path: Path, vocabulary_hash: str, task: TaskConfig) -> TripletStore:
+    header = _read_header(path)
+    _refuse_mismatch(path, header, vocabulary_hash, task)
+    try:
+        arrays = {name: _map(path / header.folder / f"{name}.npy") for name in ARRAYS}
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError) as fault:
+        raise _damaged(path, str(fault)) from None
+    shapes = _shapes(header)
+    for name, array in arrays.items():
+        if array.shape != shapes[name] or array.dtype != ARRAYS[name]:
+            raise _damaged(path, f"{name} is {array.dtype} {array.shape}, not {shapes[name]}")
+    return TripletStore(path=path, header=header, **arrays)
+
+
+def _read_header(path: Path) -> StoreHeader:
+    try:
+        content = json.loads((path / HEADER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputFault(path, "holds no triplet store", "prepare it from the MEDS data set") from None
+    except (ValueError, OSError) as fault:
+        raise _damaged(path, f"{HEADER}: {fault}") from None
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
+        raise StoreMismatch(
+            path, f"has schema version {schema}, this program reads {SCHEMA}", "prepare the store again"
+        )
+    try:
+        return StoreHeader(
+            **{
+                **content,
+                "task": TaskConfig.model_validate(content["task"]),
+                "static_names": tuple(content["static_names"]),
+                "splits": tuple(content["splits"]),
+            }
+        )
+    except (KeyError, TypeError, ValueError) as fault:
+        raise _damaged(path, f"{HEADER}: {type(fault).__name__} {fault}".splitlines()[0]) from None
+
+
+def _refuse_mismatch(path: Path, header: StoreHeader, vocabulary_hash: str, task: TaskConfig) -> None:
+    differences = []
+    if header.vocabulary_hash != vocabulary_hash:
+        differences.append(f"vocabulary {header.vocabulary_hash[:12]}, not {vocabulary_hash[:12]}")
+    for field in TaskConfig.model_fields:
+        made, wanted = getattr(header.task, field), getattr(task, field)
+        if made != wanted:
+            differences.append(f"task {field} {made}, not {wanted}")
+    if differences:
+        raise StoreMismatch(path, f"was made for {'; '.join(differences)}", "prepare the store again")
+
+
+def _damaged(path: Path, what: str) -> InputFault:
+    return InputFault(path, f"is a damaged store: {what}", "prepare the store again")
+
+
+def _map(file: Path) -> npt.NDArray[Any]:
+    try:
+        # As a plain array: np.memmap runs Python code at every slice.
+        return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+    except ValueError:
+        array: npt.NDArray[Any] = np.load(file, allow_pickle=False)  # nothing in it: cannot be mapped
+        if array.size:
+            raise
+        return array
+
+
+def _shapes(header: StoreHeader) -> dict[str, tuple[int, ...]]:
+    stays, triplets = (header.stays,), (header.triplets,)
+    return {
+        "time": triplets,
+        "code": triplets,
+        "value": triplets,
+        "offset": (header.stays + 1,),
+        "static": (header.stays, len(header.static_names)),
+        "label": stays,
+        "split": stays,
+        "subject_id": stays,
+        "prediction_time": stays,
+        "numeric": (header.codes + 1,),
+    }
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, also by a kill
+        yield
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Folders of arrays that no header names. The lock is held, so nobody is writing them."""
+    try:
+        current = json.loads((path / HEADER).read_text(encoding="utf-8"))["folder"]
+    except (OSError, ValueError, KeyError, TypeError):
+        current = None
+    for folder in path.glob("arrays-*"):
+        if folder.name != current:
+            shutil.rmtree(folder)
+    for temporary in path.glob(f".{HEADER}.*"):
+        temporary.unlink()
+
+
+def _write(folder: Path, windows: Windows, vocabulary: Vocabulary, task: TaskConfig) -> StoreHeader:
+    """Write the arrays into the new `folder`, down to the disk; the header that will name it."""
+    from hymate.data.encoding import encode
+    from hymate.data.meds import SPLITS
+
+    folder.mkdir()
+    encoded = encode(windows, vocabulary, SPLITS)
+    for name, kind in ARRAYS.items():
+        with (folder / f"{name}.npy").open("wb") as file:
+            np.save(file, encoded.arrays[name].astype(kind, copy=False), allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+    flush_folder(folder)
+    return StoreHeader(
+        vocabulary_hash=vocabulary.hash,
+        task=task,
+        codes=vocabulary.size,
+        static_names=vocabulary.static_names,
+        splits=SPLITS,
+        stays=len(encoded.arrays["label"]),
+        triplets=len(encoded.arrays["time"]),
+        unknown_codes=encoded.unknown_codes,
+        unknown_static=encoded.unknown_static,
+        left_out=windows.left_out,
+        folder=folder.name,
+    )

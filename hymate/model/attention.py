@@ -1,0 +1,78 @@
+"""Self-attention over a stay's observations, and the attention that pools them to one vector.
+
+HyMaTE, arXiv 2509.24118, section 3; fusion attention is STraTS', arXiv 2107.14293, section 3.4.
+
+    B, L, d      batch, padded length, d_model
+    H, k         heads, width of a head: H k = d
+    q, k, v      (B, H, L, k)
+    c            (B, L, d)   contextual embeddings, the input of the fusion
+    a            (B, L)      u^T tanh(W c + b), then softmax over the real observations
+    pooled       (B, d)      sum_i a_i c_i; zero for a stay without observations
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hymate.model.mamba import RMS_EPSILON
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention among real observations: (B, L, d) -> (B, L, d)."""
+
+    def __init__(self, d_model: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.out = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, L, d), mask (B, L) True where an observation is -> (B, L, d)."""
+        # A stay without observations attends to its (zero) padding: a softmax over nothing is NaN.
+        seen = mask | ~mask.any(dim=1, keepdim=True)  # (B, L)
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, L, 3d) -> (B, L, 3, H, k)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, L, k)
+        # No dropout on the weights: it would take SDPA off the path that is linear in memory.
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :])
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))  # (B, H, L, k) -> (B, L, d)
+        return out
+
+
+class AttentionLayer(nn.Module):
+    """Transformer layer, pre-norm: self-attention, then FFN d -> 2d -> d with GELU."""
+
+    def __init__(self, d_model: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(d_model, eps=RMS_EPSILON)
+        self.attention = SelfAttention(d_model, heads)
+        self.ffn_norm = nn.RMSNorm(d_model, eps=RMS_EPSILON)
+        self.ffn_in = nn.Linear(d_model, 2 * d_model)
+        self.ffn_out = nn.Linear(2 * d_model, d_model)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, L, d), mask (B, L) -> (B, L, d)."""
+        x = x + self.dropout(self.attention(self.attention_norm(x), mask))
+        x = x + self.dropout(self.ffn_out(F.gelu(self.ffn_in(self.ffn_norm(x)))))
+        return x
+
+
+class FusionAttention(nn.Module):
+    """Pool a stay's observations: a_i = u^T tanh(W c_i + b), softmax, weighted sum."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(d_model, d_model)
+        self.score = nn.Linear(d_model, 1, bias=False)  # a bias would cancel in the softmax
+
+    def weights(self, c: Tensor, mask: Tensor) -> Tensor:
+        """c (B, L, d), mask (B, L) -> attention weights (B, L): sum to 1, or all 0 without observations."""
+        a: Tensor = self.score(torch.tanh(self.hidden(c))).squeeze(-1)  # (B, L)
+        lowest = torch.finfo(a.dtype).min  # not -inf: a row of -inf alone is NaN
+        return a.masked_fill(~mask, lowest).softmax(dim=1).masked_fill(~mask, 0.0)
+
+    def forward(self, c: Tensor, mask: Tensor) -> Tensor:
+        """c (B, L, d), mask (B, L) -> pooled (B, d)."""
+        return torch.einsum("bl,bld->bd", self.weights(c, mask), c)

@@ -1,0 +1,75 @@
+"""From triplets (time, feature, value) and demographics to vectors.
+
+HyMaTE, arXiv 2509.24118, section 3 ("Input embedding"); the feed-forward networks on scalars are
+STraTS' continuous value embedding, arXiv 2107.14293, section 3.3.
+
+    B, L, d      batch, padded length, d_model
+    V            codes in the vocabulary; index 0 is padding
+    f, v, t      (B, L)      code index, z-score, hours since the window's start
+    e^f          (B, L, d)   row f of a table
+    e^v, e^t     (B, L, d)   FFN(v), FFN(t):  1 -> sqrt(d) -> d, tanh between
+    e            (B, L, d)   e^f + e^v + e^t, zero where padding is
+    S, d_static  width of the demographics and of their embedding
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hymate.data.batching import TripletBatch
+
+
+class ScalarEmbedding(nn.Module):
+    """FFN of one number: 1 -> sqrt(d) -> d with tanh between (STraTS section 3.3: no second bias)."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        hidden = max(1, math.isqrt(d_model))
+        self.hidden = nn.Linear(1, hidden)
+        self.out = nn.Linear(hidden, d_model, bias=False)
+        for layer in (self.hidden, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(self.hidden.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, L) -> (B, L, d)."""
+        embedded: Tensor = self.out(torch.tanh(self.hidden(x.unsqueeze(-1))))  # (B, L, 1) -> (B, L, d)
+        return embedded
+
+
+class TripletEmbedding(nn.Module):
+    """e = e^f + e^v + e^t (HyMaTE section 3)."""
+
+    def __init__(self, codes: int, d_model: int, time_scale_hours: float) -> None:
+        super().__init__()
+        self.time_scale_hours = time_scale_hours
+        self.feature = nn.Embedding(codes + 1, d_model, padding_idx=0)
+        self.value = ScalarEmbedding(d_model)
+        self.time = ScalarEmbedding(d_model)
+
+    def forward(self, batch: TripletBatch) -> Tensor:
+        """-> (B, L, d), exactly zero where `batch.mask` is False, whatever stands there."""
+        padding = ~batch.mask
+        code = batch.code.masked_fill(padding, 0)
+        value = batch.value.masked_fill(padding, 0.0)
+        # The look-back window becomes [-1, 1], where tanh is neither flat nor saturated.
+        time = batch.time.masked_fill(padding, 0.0) * (2.0 / self.time_scale_hours) - 1.0
+        e: Tensor = self.feature(code) + self.value(value) + self.time(time)  # (B, L, d)
+        return e.masked_fill(padding.unsqueeze(-1), 0.0)
+
+
+class StaticEmbedding(nn.Module):
+    """FFN of the demographics: S -> 2 d_static -> d_static, tanh between (STraTS section 3.5)."""
+
+    def __init__(self, static_width: int, d_static: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(static_width, 2 * d_static)
+        self.out = nn.Linear(2 * d_static, d_static)
+
+    def forward(self, static: Tensor) -> Tensor:
+        """static (B, S) -> (B, d_static)."""
+        embedded: Tensor = self.out(torch.tanh(self.hidden(static)))
+        return embedded

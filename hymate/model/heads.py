@@ -1,0 +1,37 @@
+"""What is read from a stay's vector z (B, w), w = d_model + d_static.
+
+    forecast   (B, V + 1)   z-score of each code's first value after the cut; column 0 (padding) unused
+    logit      (B,)         log odds of the label
+
+HyMaTE, arXiv 2509.24118, section 3; STraTS, arXiv 2107.14293, sections 3.6 and 3.7.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ForecastHead(nn.Module):
+    """Linear: z -> the next window's values."""
+
+    def __init__(self, width: int, codes: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(width, codes + 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (B, w) -> (B, V + 1)."""
+        forecast: Tensor = self.out(z)
+        return forecast
+
+
+class ClassificationHead(nn.Module):
+    """Linear: z -> logit. (STraTS reads the label from the forecast; here z itself is read.)"""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(width, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (B, w) -> logits (B,)."""
+        logit: Tensor = self.out(z).squeeze(-1)
+        return logit

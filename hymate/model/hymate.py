@@ -1,0 +1,111 @@
+"""HyMaTE: Mamba mixes along time, attention mixes observations, fusion attention pools a stay.
+
+Mottalib, Phan, Beheshti, arXiv 2509.24118, section 3 (https://arxiv.org/html/2509.24118v1).
+
+    B, L, V, S   stays in the batch, padded length, codes, demographics
+    d, w         d_model; width of z: d, plus d_static where there are demographics
+    e            (B, L, d)     triplet embedding, e^f + e^v + e^t            embedding.py
+    x            (B, L, d)     residual stream: Mamba blocks, then           mamba.py
+                               self-attention layers                         attention.py
+    pooled       (B, d)        fusion attention over real observations       attention.py
+    s            (B, d_static) embedding of the demographics                 embedding.py
+    z            (B, w)        [pooled, s]
+    heads        forecast (B, V + 1), logits (B,)                            heads.py
+
+Padding stands on the right and the Mamba blocks are causal, so padding never reaches a real
+observation there; attention and fusion mask it. A stay's output is the same alone or in any batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hymate.config import ModelConfig
+from hymate.data.batching import TripletBatch
+from hymate.model.attention import AttentionLayer, FusionAttention
+from hymate.model.embedding import StaticEmbedding, TripletEmbedding
+from hymate.model.heads import ClassificationHead, ForecastHead
+from hymate.model.mamba import RMS_EPSILON, MambaBlock
+
+
+class HyMaTE(nn.Module):
+    """The model, its forecasting head and its classification head.
+
+    `codes` is V, `static_width` is S (0: no demographics, z is the pooled sequence alone), and
+    `time_scale_hours` the task's look-back. There are no buffers: Opacus refuses them, and
+    everything that is learned is a parameter.
+    """
+
+    def __init__(self, config: ModelConfig, codes: int, static_width: int, time_scale_hours: float) -> None:
+        super().__init__()
+        d = config.d_model
+        self.config = config
+        self.codes = codes
+        self.static_width = static_width
+        self.width = d + (config.d_static if static_width else 0)
+
+        self.embedding = TripletEmbedding(codes, d, time_scale_hours)
+        self.embedding_dropout = nn.Dropout(config.dropout)
+        self.mamba = nn.ModuleList(
+            MambaBlock(d, config.d_state, config.d_conv, config.expand, config.dropout)
+            for _ in range(config.mamba_blocks)
+        )
+        self.attention = nn.ModuleList(
+            AttentionLayer(d, config.attention_heads, config.dropout) for _ in range(config.attention_layers)
+        )
+        self.norm = nn.RMSNorm(d, eps=RMS_EPSILON)
+        self.fusion = FusionAttention(d)
+        self.static = StaticEmbedding(static_width, config.d_static) if static_width else None
+        self.forecast_head = ForecastHead(self.width, codes)
+        self.classification_head = ClassificationHead(self.width)
+
+    def encode(self, batch: TripletBatch) -> Tensor:
+        """-> z (B, w)."""
+        if batch.mask.shape[1] == 0:
+            batch = _one_padding_column(batch)
+        mask = batch.mask
+        x = self.embedding_dropout(self.embedding(batch))  # (B, L, d)
+        for block in self.mamba:
+            x = block(x)
+        x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
+        for layer in self.attention:
+            x = layer(x, mask)
+        pooled: Tensor = self.fusion(self.norm(x), mask)  # (B, L, d) -> (B, d)
+        if self.static is None:
+            return pooled
+        return torch.cat([pooled, self.static(batch.static)], dim=-1)
+
+    def classify(self, batch: TripletBatch) -> Tensor:
+        """-> logits (B,)."""
+        logits: Tensor = self.classification_head(self.encode(batch))
+        return logits
+
+    def forecast(self, batch: TripletBatch) -> Tensor:
+        """-> (B, V + 1): each code's first value after the batch's last observation, as z-score."""
+        values: Tensor = self.forecast_head(self.encode(batch))
+        return values
+
+    def forward(self, batch: TripletBatch) -> Tensor:
+        """The same as `classify`."""
+        return self.classify(batch)
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def build_model(
+    config: ModelConfig, codes: int, static_width: int, time_scale_hours: float, seed: int
+) -> HyMaTE:
+    """HyMaTE with first weights that depend on `seed` alone; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return HyMaTE(config, codes, static_width, time_scale_hours)
+
+
+def _one_padding_column(batch: TripletBatch) -> TripletBatch:
+    """A batch of length 0 (no stay has an observation) as one of length 1, all padding."""
+    time, code, value, mask = (F.pad(x, (0, 1)) for x in (batch.time, batch.code, batch.value, batch.mask))
+    return TripletBatch(time, code, value, mask, batch.static, batch.label, batch.row)

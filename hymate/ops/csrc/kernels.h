@@ -1,0 +1,86 @@
+// What the kernels take and where to find them, independent of the instruction set.
+//
+// kernels.cpp is compiled once per instruction set into the namespace HYMATE_ISA. Only plain structs
+// and function pointers cross this header: an inline function of the standard library compiled with
+// AVX-512 flags could otherwise be the copy that the linker keeps for every caller.
+#pragma once
+
+#include <stdint.h>
+
+namespace hymate {
+
+// A (batch, length, width) array whose innermost stride is 1; the other strides are in elements.
+struct Sequence {
+    const float *data = nullptr;
+    int64_t sample = 0;
+    int64_t step = 0;
+};
+
+// A parameter shared by all samples (`sample` is 0), or one per sample, `sample` elements apart.
+struct Parameter {
+    const float *data = nullptr;
+    int64_t sample = 0;
+    bool per_sample = false;
+};
+
+struct Scan {
+    int64_t batch, length, channels, states;
+    Sequence u, delta, B, C, z;     // z.data null: no gate
+    Parameter A, D, delta_bias;     // D.data, delta_bias.data null: absent
+    bool delta_softplus;
+    int threads;
+};
+
+// States at the start of each interval of `checkpoint_steps` positions but the first:
+// (batch, intervals - 1, states, channels).
+constexpr int64_t checkpoint_steps = 16;
+constexpr int64_t checkpoint_count(int64_t length) {
+    return length > 0 ? (length - 1) / checkpoint_steps : 0;
+}
+
+struct ScanOutput {
+    float *y;            // (batch, length, channels)
+    float *checkpoints;  // null: not wanted
+};
+
+// All contiguous. Null where the input is absent. A parameter given once has its gradient summed over
+// the batch, one given per sample has it per sample.
+struct ScanGradients {
+    Sequence dy;
+    const float *checkpoints;
+    float *du, *ddelta, *dz;       // (batch, length, channels)
+    float *dB, *dC;                // (batch, length, states)
+    float *dA, *dD, *ddelta_bias;  // ([batch,] channels, states), ([batch,] channels)
+};
+
+struct Convolution {
+    int64_t batch, length, channels, width;  // width 1 to 4
+    Sequence x;
+    Parameter weight, bias;  // (channels, width), (channels); bias.data null: absent
+    int threads;
+};
+
+struct ConvolutionGradients {
+    Sequence dy;
+    float *dx;              // (batch, length, channels)
+    float *dweight, *dbias; // ([batch,] channels, width), ([batch,] channels)
+};
+
+struct Kernels {
+    const char *isa;
+    int lanes;
+    // False: no memory for the working buffers; the outputs are then undefined.
+    bool (*scan_forward)(const Scan &, const ScanOutput &);
+    bool (*scan_backward)(const Scan &, const ScanGradients &);
+    bool (*convolution_forward)(const Convolution &, float *y);
+    bool (*convolution_backward)(const Convolution &, const ConvolutionGradients &);
+    void (*exponential)(const float *x, float *y, int64_t count);  // e^x, for tests and the roofline
+};
+
+namespace baseline { extern const Kernels kernels; }
+#if defined(HYMATE_X86_64)
+namespace avx2 { extern const Kernels kernels; }
+namespace avx512 { extern const Kernels kernels; }
+#endif
+
+}  // namespace hymate

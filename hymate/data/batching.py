@@ -90,7 +90,7 @@ def length_buckets(lengths: Ints, batch_size: int, rng: np.random.Generator | No
     shuffled = rng.permutation(count)
     batches = -(-count // batch_size)
     pools = max(1, round(batches / POOL))
-    pool_size = -(-batches // pools) * batch_size
+    pool_size = max(1, -(-batches // pools)) * batch_size
     buckets = []
     for start in range(0, count, pool_size):
         pool = shuffled[start : start + pool_size]

@@ -90,7 +90,7 @@ class StoreHeader:
         return json.dumps({**asdict(self), "task": self.task.model_dump()}, indent=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TripletStore:
     """One site's stays for one task; the arrays are read-only and memory-mapped. N stays, T triplets.
 
@@ -197,7 +197,7 @@ def _open(path: Path, vocabulary_hash: str, task: TaskConfig) -> TripletStore:
         arrays = {name: _map(path / header.folder / f"{name}.npy") for name in ARRAYS}
     except FileNotFoundError:
         raise
-    except (ValueError, OSError) as fault:
+    except (ValueError, EOFError, OSError) as fault:
         raise _damaged(path, str(fault)) from None
     shapes = _shapes(header)
     for name, array in arrays.items():

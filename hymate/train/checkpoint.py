@@ -1,0 +1,188 @@
+"""Weights and optimiser state on disk: one file, whole or absent.
+
+A file is safetensors: named float arrays, and a header of strings that holds what is no array, as
+JSON. Reading one runs no code of whoever wrote it (a pickle does). Arrays are named by parameter,
+not by position, so a state belongs to names and shapes:
+
+    weights/<parameter>
+    optimiser/<parameter>/<exp_avg | exp_avg_sq | step>
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from hymate.data.durable import flush_folder
+from hymate.errors import InputFault
+
+FORMAT = "hymate-checkpoint-1"
+SCALARS = ("lr", "betas", "eps", "weight_decay")
+
+
+def save_weights(path: Path, model: nn.Module, state: Mapping[str, Any] | None = None) -> None:
+    """Write the model's weights, and `state` (anything JSON holds) beside them."""
+    _write(path, _weights(model), {"state": dict(state or {})})
+
+
+def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Put the file's weights into `model`; returns its `state`. `InputFault` leaves the model as it was."""
+    arrays, header = _read(path)
+    _load_weights(path, arrays, model)
+    return _state(header)
+
+
+def save_optimiser(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Write AdamW's moments and step counts by parameter name, and each group's settings."""
+    arrays, groups = _optimiser(model, optimiser)
+    _write(path, arrays, {"groups": groups})
+
+
+def load_optimiser(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Put the file's moments, steps and settings into `optimiser`, which holds `model`'s parameters."""
+    arrays, header = _read(path)
+    _load_optimiser(path, arrays, header, model, optimiser)
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any] | None = None
+) -> None:
+    """Write weights, optimiser and `state` (anything JSON holds) as one file: they belong together."""
+    arrays, groups = _optimiser(model, optimiser)
+    _write(path, _weights(model) | arrays, {"state": dict(state or {}), "groups": groups})
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Restore what `save_checkpoint` wrote; returns `state`.
+
+    Raises `InputFault` for a missing, corrupt or foreign file, or one of another model.
+    """
+    arrays, header = _read(path)
+    _check_optimiser(path, arrays, header, model, optimiser)
+    _load_weights(path, arrays, model)
+    _load_optimiser(path, arrays, header, model, optimiser)
+    return _state(header)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {f"weights/{name}": tensor.detach() for name, tensor in model.state_dict().items()}
+
+
+def _optimiser(
+    model: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    arrays = {
+        f"optimiser/{name_of[id(parameter)]}/{key}": torch.as_tensor(value)
+        for parameter, slots in optimiser.state.items()
+        for key, value in slots.items()
+    }
+    groups = [{key: group[key] for key in SCALARS} for group in optimiser.param_groups]
+    return arrays, groups
+
+
+def _load_weights(path: Path, arrays: Mapping[str, Tensor], model: nn.Module) -> None:
+    found = {name.removeprefix("weights/"): x for name, x in arrays.items() if name.startswith("weights/")}
+    expected = model.state_dict()
+    wrong = sorted(set(found) ^ set(expected)) or sorted(
+        name for name in found if found[name].shape != expected[name].shape
+    )
+    if wrong:
+        raise InputFault(
+            path,
+            f"'{wrong[0]}' is not as in this model",
+            "use the file that belongs to this model's configuration",
+        )
+    model.load_state_dict(found)
+
+
+def _check_optimiser(
+    path: Path,
+    arrays: Mapping[str, Tensor],
+    header: Mapping[str, Any],
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+) -> dict[str, dict[str, Tensor]]:
+    """The file's slots by parameter, once they are known to fit the model."""
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    slots: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in arrays.items():
+        if not key.startswith("optimiser/"):
+            continue
+        _, name, slot = key.split("/")
+        if name not in shapes or (slot != "step" and tensor.shape != shapes[name]):
+            raise InputFault(
+                path, f"optimiser state of '{name}' does not fit this model", "start the phase anew"
+            )
+        slots.setdefault(name, {})[slot] = tensor
+    if len(header.get("groups", ())) != len(optimiser.param_groups):
+        raise InputFault(path, "holds no state of this optimiser", "start the phase anew")
+    return slots
+
+
+def _load_optimiser(
+    path: Path,
+    arrays: Mapping[str, Tensor],
+    header: Mapping[str, Any],
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+) -> None:
+    slots = _check_optimiser(path, arrays, header, model, optimiser)
+    optimiser.state.clear()
+    for name, parameter in model.named_parameters():
+        if name in slots:
+            optimiser.state[parameter] = {
+                slot: tensor if slot == "step" else tensor.to(parameter.device)
+                for slot, tensor in slots[name].items()
+            }
+    for group, stored in zip(optimiser.param_groups, header["groups"], strict=True):
+        group.update({key: tuple(value) if key == "betas" else value for key, value in stored.items()})
+
+
+def _state(header: Mapping[str, Any]) -> dict[str, Any]:
+    state: dict[str, Any] = header.get("state", {})
+    return state
+
+
+def _write(path: Path, arrays: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = save(
+        {name: tensor.cpu().contiguous() for name, tensor in arrays.items()},
+        metadata={"format": FORMAT, "header": json.dumps(header)},
+    )
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise InputFault(path, "no such file", "check the path given")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        if metadata.get("format") != FORMAT:
+            raise InputFault(path, "is no checkpoint of this program", f"expected format {FORMAT}")
+        header: dict[str, Any] = json.loads(metadata["header"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        raise InputFault(
+            path, "is damaged, or no checkpoint", "restore it from a copy, or start anew"
+        ) from None
+    return arrays, header

@@ -1,0 +1,287 @@
+"""Epochs of the two phases, and scoring.
+
+What an epoch does depends on (seed, phase, number of the epoch), the weights and the optimiser's
+state, and on nothing else: N epochs in one call equal N calls of one epoch, bitwise on CPU. A site
+that trains one epoch a round, each in a fresh process, therefore walks the same path as one that
+trains without a break. torch's own generators are left as they were.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hymate.config import FinetuneConfig, OptimiserConfig, PretrainConfig
+from hymate.data.batching import (
+    ForecastBatch,
+    TripletBatch,
+    evaluation_batches,
+    fixed_forecast_draws,
+    forecast_batches,
+    training_batches,
+)
+from hymate.data.store import TripletStore
+from hymate.errors import InputFault
+from hymate.model.hymate import HyMaTE
+from hymate.model.mamba import SelectiveSSM
+from hymate.train.objectives import classification_loss, forecast_loss
+from hymate.train.placement import device_of, forecast_on_device, mode, on_device, own_randomness
+
+Batch = TypeVar("Batch", TripletBatch, ForecastBatch)
+
+FORECAST_DRAWS = 3  # cuts of each tuning stay when pretraining is watched (the lineage's protocol)
+
+
+class Phase(IntEnum):
+    """Names a stream of random numbers; the numbers are part of what a seed means."""
+
+    PRETRAIN = 1
+    FINETUNE = 2
+
+
+class LocalHook(Protocol):
+    """What a federated algorithm may do inside local training.
+
+    In every step, in this order: `before_step`, forward, backward, clipping of the gradient's norm,
+    `on_gradient`, the optimiser's step. `on_gradient` comes after clipping, so a correction of the
+    gradient (SCAFFOLD's) arrives whole.
+    """
+
+    def before_step(self, model: nn.Module) -> None:
+        """Weights may be read or changed."""
+
+    def on_gradient(self, model: nn.Module) -> None:
+        """`p.grad` may be read or changed; it is None where the phase does not use p."""
+
+    def after_epoch(self, model: nn.Module) -> None:
+        """All steps of an epoch are done."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What some epochs did.
+
+    loss: mean over all stays visited, each at the moment of its visit; stays: those of one epoch;
+    steps: the optimiser's, over all epochs; seconds: wall time.
+    """
+
+    loss: float
+    stays: int
+    steps: int
+    seconds: float
+
+
+def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
+    """AdamW; weight decay spares norms, biases, embeddings, and the scan's `A_log` and `D`."""
+    spared = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | SelectiveSSM)
+        for parameter in module.parameters(recurse=False)
+    }
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        (others if id(parameter) in spared or parameter.ndim < 2 else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def pretrain_epochs(
+    model: HyMaTE,
+    store: TripletStore,
+    config: PretrainConfig,
+    optimiser: torch.optim.Optimizer,
+    *,
+    seed: int,
+    first_epoch: int,
+    epochs: int,
+    hook: LocalHook | None = None,
+) -> EpochResult:
+    """Masked forecasting on the training stays, epochs `first_epoch` ... `first_epoch + epochs - 1`.
+
+    Raises `InputFault` where no training stay can be cut, or the loss stops being finite.
+    """
+    rows, device = store.rows("train"), device_of(model)
+
+    def batches(rng: np.random.Generator) -> Iterator[ForecastBatch]:
+        return forecast_batches(store, rows, config, rng)
+
+    def losses(found: ForecastBatch) -> Tensor:
+        batch = forecast_on_device(found, device)
+        return forecast_loss(model.forecast(batch.input), batch)
+
+    return _epochs(
+        model,
+        optimiser,
+        config,
+        batches,
+        losses,
+        phase=Phase.PRETRAIN,
+        seed=seed,
+        numbers=range(first_epoch, first_epoch + epochs),
+        hook=hook,
+    )
+
+
+def finetune_epochs(
+    model: HyMaTE,
+    store: TripletStore,
+    config: FinetuneConfig,
+    optimiser: torch.optim.Optimizer,
+    *,
+    positive_weight: float,
+    seed: int,
+    first_epoch: int,
+    epochs: int,
+    hook: LocalHook | None = None,
+) -> EpochResult:
+    """Supervised training on the labelled training stays; numbering and faults as in `pretrain_epochs`."""
+    rows, device = labelled(store, "train"), device_of(model)
+
+    def batches(rng: np.random.Generator) -> Iterator[TripletBatch]:
+        return training_batches(store, rows, config.batch_size, rng, config.variable_dropout)
+
+    def losses(found: TripletBatch) -> Tensor:
+        batch = on_device(found, device)
+        return classification_loss(model.classify(batch), batch.label, positive_weight)
+
+    return _epochs(
+        model,
+        optimiser,
+        config,
+        batches,
+        losses,
+        phase=Phase.FINETUNE,
+        seed=seed,
+        numbers=range(first_epoch, first_epoch + epochs),
+        hook=hook,
+    )
+
+
+def score(
+    model: HyMaTE, store: TripletStore, rows: NDArray[np.int64], batch_size: int = 64
+) -> NDArray[np.float64]:
+    """Probability of the label for each of `rows`, in their order."""
+    by_row = np.full(len(store), np.nan)
+    with mode(model, training=False), torch.inference_mode():
+        for batch in evaluation_batches(store, rows, batch_size):
+            logits = model.classify(on_device(batch, device_of(model))).double()
+            by_row[batch.row.numpy()] = torch.sigmoid(logits).cpu().numpy()
+    scores: NDArray[np.float64] = by_row[rows]
+    return scores
+
+
+def forecast_error(model: HyMaTE, store: TripletStore, config: PretrainConfig, seed: int) -> float | None:
+    """Mean forecast loss over the tuning split, each stay cut at 3 times: the same for the same seed.
+
+    No variable is hidden. None where no tuning stay can be cut.
+    """
+    rows = store.rows("tuning")
+    total, stays = 0.0, 0
+    with mode(model, training=False), torch.inference_mode():
+        for found in fixed_forecast_draws(store, rows, config, FORECAST_DRAWS, seed):
+            batch = forecast_on_device(found, device_of(model))
+            total += float(forecast_loss(model.forecast(batch.input), batch).sum())
+            stays += batch.target.shape[0]
+    return total / stays if stays else None
+
+
+def labelled(store: TripletStore, split: str) -> NDArray[np.int64]:
+    """Rows of a split whose stay has a label."""
+    rows = store.rows(split)
+    kept: NDArray[np.int64] = rows[~np.isnan(store.label[rows])]
+    return kept
+
+
+def _epochs(
+    model: HyMaTE,
+    optimiser: torch.optim.Optimizer,
+    config: OptimiserConfig,
+    batches: Callable[[np.random.Generator], Iterable[Batch]],
+    losses: Callable[[Batch], Tensor],
+    *,
+    phase: Phase,
+    seed: int,
+    numbers: range,
+    hook: LocalHook | None,
+) -> EpochResult:
+    began = time.perf_counter()
+    total, visits, steps = 0.0, 0, 0
+    with mode(model, training=True), own_randomness(model):
+        for number in numbers:
+            rng, torch_seed = _streams(seed, phase, number)
+            torch.manual_seed(torch_seed)
+            for step, batch in enumerate(batches(rng)):
+                where = f"{phase.name.lower()}, epoch {number}, step {step}"
+                made = _step(model, optimiser, config, partial(losses, batch), hook=hook, where=where)
+                total += float(made.sum())
+                visits += made.numel()
+                steps += 1
+            if hook is not None:
+                hook.after_epoch(model)
+    if numbers and not steps:
+        raise InputFault(
+            phase.name.lower(),
+            "no training stay can be used",
+            "check the task's labels and window, and that subjects are in split 'train'",
+        )
+    return EpochResult(
+        loss=total / visits if visits else math.nan,
+        stays=visits // len(numbers) if numbers else 0,
+        steps=steps,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _step(
+    model: HyMaTE,
+    optimiser: torch.optim.Optimizer,
+    config: OptimiserConfig,
+    losses: Callable[[], Tensor],
+    *,
+    hook: LocalHook | None,
+    where: str,
+) -> Tensor:
+    """One update of the weights; returns the losses (B,) that it was made from."""
+    if hook is not None:
+        hook.before_step(model)
+    optimiser.zero_grad()
+    made = losses()  # (B,)
+    loss = made.mean()
+    _demand_finite(loss, "loss", where)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    _demand_finite(norm, "gradient's norm", where)
+    if hook is not None:
+        hook.on_gradient(model)
+    optimiser.step()
+    return made.detach()
+
+
+def _demand_finite(number: Tensor, name: str, where: str) -> None:
+    if not torch.isfinite(number):
+        raise InputFault(
+            where,
+            f"the {name} is {float(number)}",
+            "lower the learning rate, or look for extreme values in the data",
+        )
+
+
+def _streams(seed: int, phase: Phase, number: int) -> tuple[np.random.Generator, int]:
+    """numpy's generator for batches and masks, and torch's seed for dropout."""
+    for_batches, for_torch = np.random.SeedSequence([seed, int(phase), number]).spawn(2)
+    return np.random.default_rng(for_batches), int(for_torch.generate_state(1, np.uint64)[0])

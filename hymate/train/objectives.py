@@ -1,0 +1,38 @@
+"""The two losses, one number per stay.
+
+A stay's loss depends on that stay alone. Dividing by a count over the whole batch would couple
+patients, and per-sample clipping (DP-SGD) would then bound nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hymate.data.batching import ForecastBatch
+
+
+def forecast_loss(prediction: Tensor, batch: ForecastBatch) -> Tensor:
+    """Masked squared error, mean over the values measured in each stay's next window.
+
+    prediction (B, V + 1) -> (B,); 0 for a stay of which nothing was measured there.
+    STraTS, arXiv 2107.14293, section 3.6, divided per stay instead of per batch.
+    """
+    measured = batch.target_mask.to(prediction.dtype)  # (B, V + 1)
+    squared = (prediction - batch.target).square() * measured
+    return squared.sum(dim=1) / measured.sum(dim=1).clamp(min=1.0)
+
+
+def classification_loss(logits: Tensor, label: Tensor, positive_weight: float) -> Tensor:
+    """Cross-entropy, positives counted `positive_weight` times: logits, label (B,) -> (B,)."""
+    weight = logits.new_tensor(positive_weight)
+    return F.binary_cross_entropy_with_logits(logits, label, pos_weight=weight, reduction="none")
+
+
+def class_weight(labels: NDArray[np.floating]) -> float:
+    """Negatives per positive among labels 0, 1 (NaN: none given); 1.0 where a class is missing."""
+    positives = int((labels == 1).sum())
+    negatives = int((labels == 0).sum())
+    return negatives / positives if positives and negatives else 1.0

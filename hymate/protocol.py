@@ -8,9 +8,10 @@ Nothing here holds a patient's row, identifier or score.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from hymate.config import FinetuneConfig, Frozen, ModelConfig, PretrainConfig, TaskConfig
 from hymate.evaluate.histograms import ScoreCells
@@ -33,6 +34,21 @@ class Refusal(Frozen):
 
     site: str
     reason: str
+
+
+class StrategyConfig(BaseModel):
+    """The federated algorithm, and what it may be told; its own settings are extra keys."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    name: str = "fedavg"
+    optimiser_state: Literal["keep", "reset"] = "keep"
+    """What happens to a site's AdamW moments between rounds."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The algorithm's own keys, validated by `strategies.registry.make_algorithm`."""
+        return dict(self.model_extra or {})
 
 
 class DescribeRequest(Frozen):
@@ -83,6 +99,8 @@ class PrepareReply(Frozen):
 class Training(Frozen):
     """What every message that trains or scores a model carries."""
 
+    study: str
+    """Name of the study: what the site remembers between rounds is kept under it."""
     task: TaskConfig
     model: ModelConfig
     vocabulary_hash: str
@@ -93,7 +111,7 @@ class PretrainRequest(Training):
     round: int
     """1-based; the site trains epochs (round - 1) * local_epochs + 1 ... round * local_epochs."""
     pretrain: PretrainConfig
-    optimiser_state: Literal["keep", "reset"]
+    strategy: StrategyConfig
 
 
 class FinetuneRequest(Training):
@@ -101,7 +119,7 @@ class FinetuneRequest(Training):
     finetune: FinetuneConfig
     positive_weight: float
     """Negatives per positive over all sites' training stays."""
-    optimiser_state: Literal["keep", "reset"]
+    strategy: StrategyConfig
 
 
 class AloneRequest(Training):
@@ -135,7 +153,10 @@ class Cells(Frozen):
 
     def arrays(self) -> ScoreCells:
         return ScoreCells(
-            *(np.array(part, dtype=np.int64) for part in (self.low, self.high, self.positives, self.negatives))
+            *(
+                np.array(part, dtype=np.int64)
+                for part in (self.low, self.high, self.positives, self.negatives)
+            )
         )
 
 

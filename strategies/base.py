@@ -73,9 +73,7 @@ class Algorithm(ABC):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Fold validated replies, in the order given, into the next global weights."""
-        updates = [
-            Update(unpack_weights(reply.content), float(_weight(reply.content))) for reply in replies
-        ]
+        updates = [Update(unpack_weights(reply.content), float(_weight(reply.content))) for reply in replies]
         if not updates:
             return None, None
         return pack_weights(self.aggregate(server_round, self.current, updates)), None

@@ -1,0 +1,43 @@
+# `make demo` and `make test` do all their own set-up: Python >= 3.11, make and a C++ compiler suffice.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+STAMP  := $(VENV)/.installed
+
+.PHONY: help install demo test check format clean
+
+help:
+	@echo "make demo     a whole federated study on four synthetic hospitals (runs/demo)"
+	@echo "make test     all tests; HYMATE_PHYSIONET2012=DIR adds the ones on real data"
+	@echo "make check    ruff, mypy, import rules, doctests"
+	@echo "make install  .venv with everything, the native kernel included"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard hymate/ops/csrc/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (about 2 GB, a few minutes the first time) ..."
+	$(PIP) -c constraints.txt torch scikit-build-core nanobind cmake ninja
+	$(PIP) -c constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/hymate-simulate --config deploy/configs/demo.yaml --out runs/demo
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --doctest-modules hymate client server strategies
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,116 @@
+"""Questions about the site's data: what it holds, its code statistics, the store made from it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from client.policy import check_task, publishable
+from client.site import SiteConfig
+from hymate.config import TaskConfig
+from hymate.data.meds import SPLITS, MedsDataset
+from hymate.data.statistics import code_statistics
+from hymate.data.store import TripletStore, open_store, prepare_store
+from hymate.data.tasks import Windows, cut_windows
+from hymate.data.vocabulary import Vocabulary
+from hymate.errors import InputFault
+from hymate.protocol import (
+    DescribeRequest,
+    PrepareReply,
+    PrepareRequest,
+    SiteDescription,
+    SplitCounts,
+    StatisticsReply,
+    StatisticsRequest,
+)
+
+
+def describe(site: SiteConfig, request: DescribeRequest) -> SiteDescription:
+    """Stays and positives per split, small counts left out."""
+    dataset, windows = _windows(site, request.task)
+    splits = {}
+    for name in SPLITS:
+        labels = windows.stays.filter(windows.stays["split"] == name)["label"]
+        positives = int((labels > 0.5).sum())
+        stays = publishable(len(labels), site.policy)
+        splits[name] = SplitCounts(
+            stays=stays,
+            positives=None if stays is None else publishable(positives, site.policy),
+        )
+    left_out = {
+        reason: count
+        for reason, count in windows.left_out.items()
+        if publishable(count, site.policy) is not None
+    }
+    return SiteDescription(
+        site=site.name,
+        dataset=dataset.name,
+        splits=splits,
+        left_out=left_out,
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("hymate-federated", "torch", "flwr")},
+        },
+    )
+
+
+def statistics(site: SiteConfig, request: StatisticsRequest) -> StatisticsReply:
+    """Count, mean and M2 of every code over the training split; rare codes stay at home."""
+    dataset, windows = _windows(site, request.task)
+    gathered = code_statistics(windows, dataset.units()).without_small_cells(site.policy.min_cell)
+    return StatisticsReply(site=site.name, statistics=gathered.to_json())
+
+
+def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
+    """Write the triplet store under the agreed vocabulary; keep the vocabulary beside it."""
+    began = time.perf_counter()
+    vocabulary = Vocabulary.from_json(request.vocabulary)
+    if vocabulary.hash != request.vocabulary_hash:
+        raise InputFault(
+            f"site {site.name}",
+            f"the vocabulary received has hash {vocabulary.hash[:12]}, announced was "
+            f"{request.vocabulary_hash[:12]}",
+            "the coordinator sends the vocabulary phase again",
+        )
+    _, windows = _windows(site, request.task)
+    path = store_path(site, request.task, vocabulary.hash)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prepare_store(path, windows, vocabulary, request.task)
+    vocabulary.save(_vocabulary_path(site, vocabulary.hash))
+    present = set(windows.triplets["code"].unique()) - set(vocabulary.index)
+    return PrepareReply(
+        site=site.name,
+        vocabulary_hash=vocabulary.hash,
+        unknown_codes=len(present),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def agreed_store(site: SiteConfig, task: TaskConfig, vocabulary_hash: str) -> tuple[TripletStore, Vocabulary]:
+    """The store this site made under the agreed vocabulary; `InputFault` where it made none."""
+    known = _vocabulary_path(site, vocabulary_hash)
+    if not known.is_file():
+        raise InputFault(
+            f"site {site.name}",
+            f"has not agreed to vocabulary {vocabulary_hash[:12]}",
+            "the coordinator runs the vocabulary phase with this site first",
+        )
+    check_task(site, task)
+    store = open_store(store_path(site, task, vocabulary_hash), vocabulary_hash=vocabulary_hash, task=task)
+    return store, Vocabulary.load(known)
+
+
+def store_path(site: SiteConfig, task: TaskConfig, vocabulary_hash: str) -> Path:
+    return site.cache / f"{task.name}-{vocabulary_hash[:12]}"
+
+
+def _vocabulary_path(site: SiteConfig, vocabulary_hash: str) -> Path:
+    return site.cache / f"vocabulary-{vocabulary_hash[:12]}.json"
+
+
+def _windows(site: SiteConfig, task: TaskConfig) -> tuple[MedsDataset, Windows]:
+    check_task(site, task)
+    dataset = MedsDataset.open(site.data)
+    return dataset, cut_windows(dataset, task)

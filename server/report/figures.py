@@ -1,0 +1,144 @@
+"""`report.json`: every figure of a study, in one place, for people and programs.
+
+Numbers here are exact at each site and pooled with a bound; see `hymate.evaluate.histograms`.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hymate.data.vocabulary import Vocabulary
+from hymate.evaluate.histograms import Bounded
+from hymate.protocol import AloneReply, PrepareReply, ScoreReport, SiteDescription
+from server.pooled import pooled_figures
+from server.study import StudyConfig
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the phases of a finished study found."""
+
+    study: StudyConfig
+    descriptions: Sequence[SiteDescription]
+    vocabulary: Vocabulary
+    prepared: Mapping[str, PrepareReply]
+    held_out: Mapping[str, ScoreReport]
+    alone: Mapping[str, AloneReply]
+    finetune_rounds: int
+    best_round: int
+    participation: Sequence[dict[str, Any]]
+    timings: Mapping[str, float]
+    versions: Mapping[str, str]
+
+
+def build_report(outcome: Outcome) -> dict[str, Any]:
+    """The content of `report.json`; keys with no figure hold null, never a made-up number."""
+    sites = {
+        name: {
+            "n": report.n,
+            "positives": report.positives,
+            "auroc": report.auroc,
+            "auprc": report.auprc,
+            "brier": _per_stay(report.squared_error_sum, report),
+            "log_loss": _per_stay(report.log_loss_sum, report),
+        }
+        for name, report in outcome.held_out.items()
+    }
+    local = {
+        name: {
+            "auroc": reply.held_out.auroc,
+            "auprc": reply.held_out.auprc,
+            "finetune_epochs": reply.finetune_epochs,
+            "best_epoch": reply.best_epoch,
+        }
+        for name, reply in outcome.alone.items()
+    }
+    return {
+        "format": FORMAT,
+        "study": outcome.study.name,
+        "seed": outcome.study.seed,
+        "task": outcome.study.task.name,
+        "strategy": outcome.study.strategy.name,
+        "split": "held_out",
+        "sites": sites,
+        "local": local,
+        "pooled": _pooled(list(outcome.held_out.values())),
+        "mean": {
+            "federated": _means(sites),
+            "local": _means(local) if local else None,
+        },
+        "rounds": {
+            "pretrain": outcome.study.pretrain.rounds,
+            "finetune": outcome.finetune_rounds,
+            "best": outcome.best_round,
+        },
+        "cohort": {
+            description.site: {
+                "dataset": description.dataset,
+                "splits": {name: counts.model_dump() for name, counts in description.splits.items()},
+                "left_out": description.left_out,
+                "unknown_codes": outcome.prepared[description.site].unknown_codes,
+            }
+            for description in outcome.descriptions
+        },
+        "vocabulary": {
+            "hash": outcome.vocabulary.hash,
+            "codes": outcome.vocabulary.size,
+            "static": list(outcome.vocabulary.static_names),
+            "dropped": [{"code": code.code, "reason": code.reason} for code in outcome.vocabulary.dropped],
+        },
+        "participation": _participation(outcome.participation),
+        "timings": dict(outcome.timings),
+        "versions": dict(outcome.versions),
+    }
+
+
+def _per_stay(total: float | None, report: ScoreReport) -> float | None:
+    return None if total is None or report.n == 0 else total / report.n
+
+
+def _pooled(reports: Sequence[ScoreReport]) -> dict[str, Any]:
+    figures = pooled_figures(reports)
+    return {
+        "sites": figures.sites,
+        "n": figures.n,
+        "positives": figures.positives,
+        "auroc": None if figures.auroc is None else figures.auroc.estimate,
+        "auroc_bounds": _interval(figures.auroc),
+        "auprc": None if figures.auprc is None else figures.auprc.estimate,
+        "auprc_bounds": _interval(figures.auprc),
+        "brier": figures.brier,
+        "log_loss": figures.log_loss,
+    }
+
+
+def _interval(figure: Bounded | None) -> list[float] | None:
+    return None if figure is None else [figure.lower, figure.upper]
+
+
+def _means(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """Unweighted mean over the sites that have the figure: a summary of sites, not a pooled figure."""
+    means: dict[str, float | None] = {}
+    for key in ("auroc", "auprc"):
+        known = [site[key] for site in sites.values() if site[key] is not None]
+        means[key] = statistics.fmean(known) if known else None
+    return means
+
+
+def _participation(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Per site how often it replied, was refused, failed, came late or was rejected; and each trouble."""
+    counts: dict[str, Counter[str]] = {}
+    for line in lines:
+        counts.setdefault(line["site"], Counter())[line["outcome"]] += 1
+    troubles = [
+        {key: line.get(key) for key in ("phase", "round", "site", "outcome", "reason")}
+        for line in lines
+        if line["outcome"] != "replied"
+    ]
+    return {"sites": {site: dict(count) for site, count in sorted(counts.items())}, "troubles": troubles}

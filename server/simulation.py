@@ -1,0 +1,127 @@
+"""`hymate-simulate`: the same study file, every hospital on this machine, through Flower's Ray engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hymate.errors import InputFault
+from server.journal import STATUS
+from server.launch import SuperLink, last_line, superlink
+from server.rounds import StudyFailure
+from server.study import SimulationConfig, StudyConfig, dump_study
+
+Report = dict[str, Any]
+POLL_S = 0.3
+GRACE_S = 5.0
+"""How long the study's process may be unseen before we ask Flower what became of it."""
+
+
+def simulate(study: StudyConfig, out: Path, on_progress: Callable[[], None]) -> Report:
+    """Run `study` in the run directory `out`; returns `report.json`'s content.
+
+    Raises `InputFault` where data or study cannot be used, `StudyFailure` where the study ended early.
+    """
+    if study.simulation is None:
+        raise InputFault(
+            "study", "has no `simulation:` section", "say where the hospitals come from; see deploy/configs/"
+        )
+    set_aside(out)
+    out.mkdir(parents=True)
+    sites = lay_out_sites(study.simulation, out)
+    (out / "study.yaml").write_text(dump_study(study), encoding="utf-8")
+    workers = min(study.simulation.workers or os.cpu_count() or 1, len(sites))
+    with superlink(out / "superlink.log") as link:
+        link.submit(
+            {"run": str(out.resolve()), "sites": len(sites)},
+            {
+                "num-supernodes": len(sites),
+                "client-resources-num-cpus": 1,
+                "init-args-num-cpus": workers,
+                "init-args-log-to-driver": False,
+            },
+        )
+        _follow(link, out, on_progress)
+    return dict(json.loads((out / "report.json").read_text(encoding="utf-8")))
+
+
+def set_aside(out: Path) -> None:
+    """Keep an earlier run under its own time; refuse a folder that is not a run."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / "study.yaml").is_file():
+        raise InputFault(out, "exists and is not a run directory", "choose another --out")
+    began = time.strftime("%Y%m%dT%H%M%S", time.localtime((out / "study.yaml").stat().st_mtime))
+    kept = out.with_name(f"{out.name}.{began}")
+    while kept.exists():
+        kept = kept.with_name(kept.name + "b")
+    out.rename(kept)
+
+
+def lay_out_sites(source: SimulationConfig, out: Path) -> list[str]:
+    """Write or link every hospital's data, and its site file; returns their names in order."""
+    data = _hospital_data(source, out / "data")
+    for name, folder in sorted(data.items()):
+        home = out / "sites" / name
+        home.mkdir(parents=True)
+        site = {
+            "name": name,
+            "data": str(folder.resolve()),
+            "cache": "cache",
+            "state": "state",
+            "policy": {"min_cell": source.min_cell},
+        }
+        (home / "site.yaml").write_text(yaml.safe_dump(site, sort_keys=False), encoding="utf-8")
+    return sorted(data)
+
+
+def _hospital_data(source: SimulationConfig, folder: Path) -> dict[str, Path]:
+    """MEDS data sets by hospital, from whichever source the study names."""
+    if source.sites is not None:
+        return dict(source.sites)
+    if source.synthetic is not None:
+        from hymate.data.synthetic import generate_cohort, write_cohort
+
+        made = source.synthetic
+        write_cohort(generate_cohort(made.hospitals, made.stays, made.seed, made.signal), folder)
+    elif source.physionet2012 is not None:
+        from hymate.data.physionet2012 import convert
+
+        challenge = source.physionet2012
+        convert(Path(challenge.raw), folder, site_by=challenge.site_by, seed=challenge.seed)
+    return {path.parent.parent.name: path.parent.parent for path in folder.glob("*/metadata/dataset.json")}
+
+
+def _follow(link: SuperLink, out: Path, on_progress: Callable[[], None]) -> None:
+    """Wait for the end that the ServerApp writes down; a process that vanished is an end too."""
+    last_seen = time.monotonic()
+    while not (out / STATUS).is_file():
+        on_progress()
+        if not link.alive():
+            raise StudyFailure(f"SuperLink ended: {last_line(link.log)}")
+        if link.working():
+            last_seen = time.monotonic()
+        elif time.monotonic() - last_seen > GRACE_S:
+            status, details = link.verdict()
+            if status.startswith("finished") and not (out / STATUS).is_file():
+                raise StudyFailure(f"Flower says {status}: {details or last_line(link.log)}")
+            last_seen = time.monotonic()
+        time.sleep(POLL_S)
+    on_progress()
+    status = json.loads((out / STATUS).read_text(encoding="utf-8"))
+    if status["state"] != "finished":
+        raise StudyFailure(status["cause"])
+    _let_finish(link)
+
+
+def _let_finish(link: SuperLink) -> None:
+    """Give Flower a moment to close Ray in order; what is left after it is ended by force."""
+    deadline = time.monotonic() + 20
+    while link.working() and time.monotonic() < deadline:
+        time.sleep(POLL_S)

@@ -1,0 +1,148 @@
+"""The study file: one YAML that says what is learned, how, and with whom."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from hymate.config import (
+    Count,
+    FinetuneConfig,
+    Frozen,
+    ModelConfig,
+    PretrainConfig,
+    TaskConfig,
+    VocabularyConfig,
+    load_yaml,
+    parse,
+)
+from hymate.errors import InputFault
+from hymate.protocol import StrategyConfig
+from strategies.registry import make_algorithm
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+
+
+class SyntheticSource(Frozen):
+    """Hospitals made up with a known truth: see `hymate data synthetic --help`."""
+
+    hospitals: Count = 4
+    stays: Annotated[int, Field(ge=20)] = 600
+    seed: int = 0
+    signal: Annotated[float, Field(ge=0.0)] = 1.0
+
+
+class PhysioNet2012Source(Frozen):
+    """The PhysioNet/CinC Challenge 2012 files, split into hospitals."""
+
+    raw: str
+    """Folder with `set-*.tar.gz` (or folders) and `Outcomes-*.txt`; ${VARIABLES} are filled in."""
+    site_by: Literal["icu_type", "set", "none"] = "icu_type"
+    seed: int = 0
+
+    @field_validator("raw")
+    @classmethod
+    def _fill_in(cls, raw: str) -> str:
+        filled = os.path.expandvars(raw)
+        unset = re.search(r"\$\{?(\w+)\}?", filled)
+        if unset:
+            raise ValueError(
+                f"the environment variable {unset[1]} is not set: let it name the folder that holds "
+                "set-b.tar.gz and Outcomes-b.txt"
+            )
+        return filled
+
+
+class SimulationConfig(Frozen):
+    """Only `hymate-simulate` reads this: where its hospitals come from. Exactly one source."""
+
+    synthetic: SyntheticSource | None = None
+    physionet2012: PhysioNet2012Source | None = None
+    sites: dict[Name, Path] | None = None
+    """Hospitals by name, each the folder of its MEDS data set."""
+    min_cell: Annotated[int, Field(ge=1)] = 5
+    """Every simulated hospital's `policy.min_cell`."""
+    workers: Count | None = None
+    """Hospitals that train at the same time; default: one per CPU core."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> SimulationConfig:
+        given = [name for name in ("synthetic", "physionet2012", "sites") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "name exactly one source of hospitals: synthetic, physionet2012 or sites "
+                f"(given: {', '.join(given) or 'none'})"
+            )
+        return self
+
+
+class EvaluationConfig(Frozen):
+    """What the report compares."""
+
+    local_baseline: bool = False
+    """Also train every site by itself, on the same budget, and report it on the same held-out stays."""
+
+
+class ParticipationConfig(Frozen):
+    """Who must answer a round."""
+
+    minimum_sites: Count | Literal["all"] = "all"
+    """Sites whose reply a round needs; with fewer the study stops and says who was missing."""
+    deadline_minutes: Annotated[float, Field(gt=0)] = 120.0
+    """How long a round waits for replies."""
+
+
+class StudyConfig(Frozen):
+    """One study. Every key has a default but `name`."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0)] = 0
+    task: TaskConfig = TaskConfig()
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    model: ModelConfig = ModelConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    participation: ParticipationConfig = ParticipationConfig()
+    simulation: SimulationConfig | None = None
+
+
+def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
+    """Read and check a study file; `overrides` are 'key.sub=value' as given on a command line."""
+    content = load_yaml(path)
+    for override in overrides:
+        _apply(content, override)
+    study = parse(StudyConfig, content, path)
+    make_algorithm(
+        study.strategy.name, study.strategy.settings, str(path)
+    )  # an unknown name or key ends here
+    return study
+
+
+def dump_study(study: StudyConfig) -> str:
+    """The study with every default written out, as YAML that `load_study` reads back equal."""
+    return yaml.safe_dump(study.model_dump(mode="json", exclude_none=True), sort_keys=False)
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise InputFault(f"--set {override}", "is not KEY=VALUE", "for example --set finetune.rounds=3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputFault(f"--set {override}", "the value is not YAML", "quote it") from None
+    inner = content
+    for part in parts[:-1]:
+        step = inner.setdefault(part, {})
+        if not isinstance(step, dict):
+            raise InputFault(f"--set {override}", f"'{part}' is not a section", "name a key inside a section")
+        inner = step
+    inner[parts[-1]] = value

@@ -276,7 +276,7 @@ def _demand_finite(number: Tensor, name: str, where: str) -> None:
     if not torch.isfinite(number):
         raise InputFault(
             where,
-            f"the {name} is {float(number)}",
+            f"the {name} is {number.item()}",
             "lower the learning rate, or look for extreme values in the data",
         )
 

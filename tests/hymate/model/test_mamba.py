@@ -25,7 +25,7 @@ def by_recurrence(mixer: Mamba, hidden: torch.Tensor) -> torch.Tensor:
             if t - lag >= 0:
                 u += weights["conv1d.weight"][:, 0, width - 1 - lag] * x[t - lag]
         u = F.silu(u)
-        dt, B, C = (weights["x_proj.weight"] @ u).split([mixer.dt_rank, mixer.d_state, mixer.d_state])
+        dt, B, C = torch.split(weights["x_proj.weight"] @ u, [mixer.dt_rank, mixer.d_state, mixer.d_state])
         delta = F.softplus(weights["dt_proj.weight"] @ dt + weights["dt_proj.bias"])
         h = torch.exp(delta[:, None] * A) * h + (delta * u)[:, None] * B[None, :]
         y = (h @ C + weights["D"] * u) * F.silu(z[t])

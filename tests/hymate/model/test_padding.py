@@ -26,7 +26,7 @@ def outputs(model: HyMaTE, batch: TripletBatch) -> Tensor:
 
 def gradients(model: HyMaTE, batch: TripletBatch) -> dict[str, Tensor]:
     model.zero_grad()
-    outputs(model, batch).square().sum().backward()
+    torch.autograd.backward(outputs(model, batch).square().sum())
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 

@@ -127,8 +127,9 @@ def parse(kind: type[Config], content: dict[str, Any], source: str | Path) -> Co
     try:
         return kind.model_validate(content)
     except ValidationError as invalid:
-        fault = invalid.errors()[0]
-        others = len(invalid.errors()) - 1
+        # A misspelt key explains a missing one, not the other way round.
+        faults = sorted(invalid.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        fault, others = faults[0], len(faults) - 1
         key = ".".join(str(part) for part in fault["loc"])
         what, remedy = _explain(kind, fault, key)
         more = f" ({others} more after this one)" if others else ""

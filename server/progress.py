@@ -70,13 +70,12 @@ class Progress:
 def _round(event: dict[str, Any]) -> str:
     parts = [f"round {event['round']}/{event['rounds']}", f"loss {_number(event['loss'])}"]
     if "forecast_error" in event:
-        parts.append(f"tuning forecast error {_number(event['forecast_error'])}")
+        parts.append(f"before it tuning error {_number(event['forecast_error'])}")
     if "tuning_auroc" in event:
         parts.append(
-            f"tuning AUROC {_number(event['tuning_auroc'])}, "
-            f"average precision {_number(event['tuning_auprc'])} before it"
+            f"before it tuning AUROC {_number(event['tuning_auroc'])}, AP {_number(event['tuning_auprc'])}"
         )
-    parts.append(f"slowest site {event['slowest_s']:.1f} s")
+    parts.append(f"{event['slowest_s']:.0f} s")
     return ", ".join(parts)
 
 

@@ -49,7 +49,7 @@ def pack_config(record: BaseModel) -> ConfigRecord:
 
 
 def pack_weights(weights: Weights) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.ascontiguousarray(array)) for name, array in weights.items()})
+    return ArrayRecord({name: Array(np.asarray(array, order="C")) for name, array in weights.items()})
 
 
 def unpack(content: RecordDict, kind: type[Record]) -> Record:

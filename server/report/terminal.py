@@ -10,54 +10,36 @@ from rich.table import Table
 
 def print_report(report: dict[str, Any], console: Console) -> None:
     """Held-out figures per hospital, the hospital's own model beside the federated one."""
-    local = report["local"]
+    local, pooled, mean = report["local"], report["pooled"], report["mean"]
     table = Table(title=f"{report['study']}: {report['task']}, held-out stays", title_justify="left")
     table.add_column("hospital", no_wrap=True)
-    for name in ("stays", "deaths" if "mortality" in report["task"] else "positive", "AUROC", "AP"):
+    names = ["stays", "positive", "AUROC", "AP"] + (["own AUROC", "own AP"] if local else [])
+    for name in names:
         table.add_column(name, justify="right", no_wrap=True)
-    if local:
-        for name in ("alone: AUROC", "AP"):
-            table.add_column(name, justify="right", no_wrap=True)
     for name, site in report["sites"].items():
-        row = [
-            name,
-            str(site["n"]),
-            _count(site["positives"]),
-            _figure(site["auroc"]),
-            _figure(site["auprc"]),
-        ]
-        if local:
-            own = local.get(name, {})
-            row += [_figure(own.get("auroc")), _figure(own.get("auprc"))]
-        table.add_row(*row)
+        own = local.get(name, {})
+        _row(table, name, str(site["n"]), _count(site["positives"]), site, own if local else None)
     table.add_section()
-    mean = report["mean"]
-    row = [
-        "mean of hospitals",
-        "",
-        "",
-        _figure(mean["federated"]["auroc"]),
-        _figure(mean["federated"]["auprc"]),
+    _row(table, "mean", "", "", mean["federated"], mean["local"])
+    _row(table, "pooled", str(pooled["n"]), str(pooled["positives"]), pooled, {} if local else None)
+    console.print(table)
+    lines = [
+        "AUROC and AP (average precision): the federated model, exact at each hospital.",
+        f"Pooled, from counts per interval of score: AUROC {_bounded(pooled, 'auroc')}, "
+        f"AP {_bounded(pooled, 'auprc')}.",
     ]
     if local:
-        row += [_figure(mean["local"]["auroc"]), _figure(mean["local"]["auprc"])]
-    table.add_row(*row)
-    pooled = report["pooled"]
-    row = [
-        "pooled",
-        str(pooled["n"]),
-        str(pooled["positives"]),
-        _bounded(pooled, "auroc"),
-        _bounded(pooled, "auprc"),
-    ]
-    table.add_row(*row, *([""] * 2 if local else []))
-    console.print(table)
-    console.print(
-        "AUROC and AP (average precision) of the federated model, exact at each hospital; pooled ones from\n"
-        "counts per score interval, ± the proven error."
-        + (" alone: the hospital's own model on the same stays." if local else ""),
-        highlight=False,
-    )
+        lines.append("own: the hospital's own model, trained on its stays alone, on the same held-out stays.")
+    console.print("\n".join(lines), highlight=False)
+
+
+def _row(
+    table: Table, name: str, stays: str, positives: str, federated: dict[str, Any], own: dict[str, Any] | None
+) -> None:
+    cells = [name, stays, positives, _figure(federated["auroc"]), _figure(federated["auprc"])]
+    if own is not None:
+        cells += [_figure(own.get("auroc")), _figure(own.get("auprc"))]
+    table.add_row(*cells)
 
 
 def _figure(value: float | None) -> str:
@@ -69,8 +51,8 @@ def _count(value: int | None) -> str:
 
 
 def _bounded(pooled: dict[str, Any], name: str) -> str:
-    """The estimate and half the width of the interval that is proven to hold the exact value."""
+    """The estimate and the interval that is proven to hold the exact value."""
     value, bounds = pooled[name], pooled[f"{name}_bounds"]
     if value is None or bounds is None:
-        return "-"
-    return f"{value:.3f} ±{(bounds[1] - bounds[0]) / 2:.4f}"
+        return "- (a class is missing)"
+    return f"{value:.3f} (exact value within {bounds[0]:.3f} to {bounds[1]:.3f})"

@@ -59,8 +59,6 @@ class CodeStatistics:
             delta = other.mean - self.mean
             mean = self.mean + delta * (other.numeric / numeric)
             m2 = self.m2 + other.m2 + delta * delta * (self.numeric * other.numeric / numeric)
-        if not self.numeric:  # exact, where delta would round
-            mean, m2 = other.mean, other.m2
         return CodeStatistics(
             code=self.code,
             unit=self.unit or other.unit,

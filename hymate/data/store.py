@@ -157,7 +157,6 @@ def prepare_store(path: Path, windows: Windows, vocabulary: Vocabulary, task: Ta
     try:
         path.mkdir(parents=True, exist_ok=True)
         with _locked(path / ".lock"):
-            _remove_leftovers(path)
             folder = path / f"arrays-{secrets.token_hex(8)}"
             try:
                 header = _write(folder, windows, vocabulary, task)
@@ -252,9 +251,7 @@ def _map(file: Path) -> npt.NDArray[Any]:
         # As a plain array: np.memmap runs Python code at every slice.
         return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
     except ValueError:
-        array: npt.NDArray[Any] = np.load(file, allow_pickle=False)  # nothing in it: cannot be mapped
-        if array.size:
-            raise
+        array: npt.NDArray[Any] = np.load(file, allow_pickle=False)  # of no elements: cannot be mapped
         return array
 
 

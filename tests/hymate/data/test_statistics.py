@@ -31,7 +31,7 @@ def test_statistics_by_hand() -> None:
         ],
         subjects=[1, 1, 2, 3],
         splits=["train", "train", "held_out", "tuning"],
-        static={0: [("Age", 40)], 1: [("Age", 40)], 2: [("Age", 90)], 3: [("Age", 90)]},
+        static={0: [("Age", 99), ("Age", 40)], 1: [("Age", 40)], 2: [("Age", 90)], 3: [("Age", 90)]},
     )
     found = code_statistics(made, {"HR": "bpm"})
     assert found == SiteStatistics(

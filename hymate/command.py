@@ -1,0 +1,54 @@
+"""How every command of the project ends: a cause in one line, and an exit code that says which kind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from hymate.errors import InputFault
+
+if TYPE_CHECKING:
+    import typer
+
+EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def run_command(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run `app` as the console command `name` and return its exit code.
+
+    | code | when                                                                            |
+    |------|---------------------------------------------------------------------------------|
+    | 0    | done                                                                            |
+    | 2    | an `InputFault` or a wrong option: one line on stderr, `name: what is wrong`     |
+    | 130  | Ctrl-C: one line on stderr                                                      |
+    | n    | the command raised `typer.Exit(n)`                                              |
+
+    Any other exception is a defect of ours and keeps its traceback.
+
+    Args:
+        arguments: what follows the command's name; `sys.argv[1:]` when None.
+    """
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name=name, standalone_mode=False)
+    except InputFault as fault:
+        return _end(name, str(fault), EXIT_INPUT)
+    except click.exceptions.NoArgsIsHelpError as fault:
+        fault.show()
+        return EXIT_INPUT
+    except click.UsageError as fault:
+        path = fault.ctx.command_path if fault.ctx else name
+        return _end(name, f"{fault.format_message().rstrip('.')}; see '{path} --help'", EXIT_INPUT)
+    except click.ClickException as fault:
+        return _end(name, fault.format_message(), fault.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return _end(name, "interrupted", EXIT_INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _end(name: str, message: str, code: int) -> int:
+    print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -77,7 +77,12 @@ def simulate(
         report = run_simulation(study, folder, progress)
     except StudyFailure as failure:
         progress.close()
-        notes.print(f"hymate-simulate: the study ended early: {failure}", markup=False, highlight=False)
+        notes.print(
+            f"hymate-simulate: the study ended early: {failure}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
         raise typer.Exit(1) from None
     finally:
         progress.close()
@@ -85,9 +90,13 @@ def simulate(
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
     else:
         print_report(report, Console())
-    notes.print(f"Run directory: {folder}", highlight=False)
+    notes.print(f"Run directory: {folder}", highlight=False, soft_wrap=True)
 
 
-def main() -> None:
-    """Console entry of `hymate-simulate`."""
-    run_command(simulate_app, "hymate-simulate")
+def main() -> int:
+    """Console entry of `hymate-simulate`; returns the exit code."""
+    return run_command(simulate_app, "hymate-simulate")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

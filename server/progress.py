@@ -54,7 +54,9 @@ class Progress:
         phase, kind = event["phase"], event["event"]
         elapsed = time.strftime("%M:%S", time.gmtime(time.monotonic() - self._began))
         if kind == "began":
-            self._console.print(f"[dim]{elapsed}[/dim]  {TITLES.get(phase, phase)}", highlight=False)
+            self._console.print(
+                f"[dim]{elapsed}[/dim]  {TITLES.get(phase, phase)}", highlight=False, soft_wrap=True
+            )
             if self._status:
                 self._status.update(TITLES.get(phase, phase))
         elif kind == "frozen":
@@ -64,7 +66,7 @@ class Progress:
                 highlight=False,
             )
         elif kind == "round":
-            self._console.print(f"       {_round(event)}", highlight=False)
+            self._console.print(f"       {_round(event)}", highlight=False, soft_wrap=True)
 
 
 def _round(event: dict[str, Any]) -> str:

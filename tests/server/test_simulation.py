@@ -1,0 +1,165 @@
+"""`hymate-simulate` as a person runs it: real SuperLink, real Ray, real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from server.launch import MARK
+
+COMMAND = [sys.executable, "-m", "server.cli"]
+STUDY = {
+    "name": "tiny",
+    "model": {"d_model": 8, "mamba_blocks": 1, "d_state": 4, "attention_heads": 2, "d_static": 4},
+    "pretrain": {"rounds": 1, "batch_size": 16},
+    "finetune": {"rounds": 2, "batch_size": 16},
+    "evaluation": {"local_baseline": True},
+    "simulation": {"synthetic": {"hospitals": 3, "stays": 60}, "min_cell": 1},
+}
+
+
+def write_study(folder: Path, **changes: Any) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, **changes}))
+    return path
+
+
+def simulate(folder: Path, *words: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "--config", str(write_study(folder, **changes)), "--out", str(folder / "run"), *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def started_here() -> list[psutil.Process]:
+    """Processes of any launch: each carries its mark in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if MARK in process.environ():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def nothing_left() -> Any:
+    before = {process.pid for process in started_here()}
+    yield
+    deadline = time.monotonic() + 20
+    while left := [p for p in started_here() if p.pid not in before]:
+        assert time.monotonic() < deadline, f"still running: {[p.cmdline()[:3] for p in left]}"
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_left")
+def test_the_same_seed_gives_the_same_numbers_with_one_worker_or_two(tmp_path: Path) -> None:
+    reports = []
+    for workers in (1, 2):
+        folder = tmp_path / str(workers)
+        folder.mkdir()
+        done = simulate(folder, "--json", "--set", f"simulation.workers={workers}")
+        assert done.returncode == 0, done.stderr
+        reports.append(json.loads(done.stdout))
+        run = folder / "run"
+        assert json.loads((run / "report.json").read_text()) == reports[-1]
+        for name in ("study.yaml", "vocabulary.json", "metrics.jsonl", "participation.jsonl"):
+            assert (run / name).stat().st_size > 0, name
+        for name in ("weights.safetensors", "config.json", "vocabulary.json"):
+            assert (run / "model" / name).is_file(), name
+        assert list((run / "tensorboard").iterdir())
+    first, second = ({k: v for k, v in report.items() if k != "timings"} for report in reports)
+    assert first == second
+    assert set(first["sites"]) == {"hospital_1", "hospital_2", "hospital_3"}
+    assert first["sites"].keys() == first["local"].keys()
+    assert first["pooled"]["n"] == sum(site["n"] for site in first["sites"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nothing_left")
+def test_a_hospital_with_broken_data_ends_the_study_with_its_cause(tmp_path: Path) -> None:
+    from hymate.data.synthetic import generate_cohort, write_cohort
+
+    write_cohort(generate_cohort(2, 60, seed=0), tmp_path / "data")
+    next((tmp_path / "data" / "hospital_2" / "data").rglob("*.parquet")).write_bytes(b"not parquet")
+    sites = {name: str(tmp_path / "data" / name) for name in ("hospital_1", "hospital_2")}
+    done = simulate(tmp_path, simulation={"sites": sites})
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "describe: 1 of 2 sites" in done.stderr
+    assert "hospital_2" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout, last
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["state"] == "failed"
+    assert not (tmp_path / "run" / "report.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.usefixtures("nothing_left")
+def test_stopping_leaves_nothing_running(stop: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "--config", str(write_study(tmp_path)), "--out", str(tmp_path / "run")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "metrics.jsonl").is_file():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(stop)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == {"SIGINT": 130, "SIGTERM": 130, "SIGKILL": -9}[stop.name]
+    assert "Traceback" not in said
+
+
+def test_an_earlier_run_is_kept_and_a_foreign_folder_is_refused(tmp_path: Path) -> None:
+    from hymate.errors import InputFault
+    from server.simulation import set_aside
+
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "study.yaml").write_text("name: old")
+    set_aside(run)
+    assert not run.exists()
+    assert [path.read_text() for path in tmp_path.glob("run.*/study.yaml")] == ["name: old"]
+    run.mkdir()
+    (run / "thesis.docx").write_text("precious")
+    with pytest.raises(InputFault, match="is not a run directory"):
+        set_aside(run)
+    assert (run / "thesis.docx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config", "nowhere.yaml"], "nowhere.yaml: no such file; check the path given"),
+        (["--set", "finetune.epochs=3"], "key 'finetune.epochs' does not exist"),
+        (["--set", "strategy.name=fedfoo"], "no algorithm is called 'fedfoo'"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(words: list[str], said: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, *words], cwd=tmp_path, capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 POOL = 20  # batches whose stays are sorted by length together: little padding, still well mixed
-CHUNK = 4096  # stays whose t1 is drawn at once: bounds memory, not the result
+CHUNK = 1024  # stays drawn for at once: bounds memory, does not change the draws
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,9 @@ def training_batches(
     store: TripletStore, rows: Ints, batch_size: int, rng: np.random.Generator, variable_dropout: float
 ) -> Iterator[TripletBatch]:
     """One epoch over `rows`; of each stay, every variable is hidden with probability `variable_dropout`."""
-    for bucket in length_buckets(store.lengths[rows], batch_size, rng):
-        chosen = rows[bucket]
-        seen = _without_variables(store, _observations(store, chosen), variable_dropout, rng)
-        yield _pad(store, chosen, seen)
+    view = _view(store, rows, store.lengths[rows], variable_dropout, rng)
+    for bucket in length_buckets(view.lengths, batch_size, rng):
+        yield view.batch(store, bucket)
 
 
 def evaluation_batches(store: TripletStore, rows: Ints, batch_size: int) -> Iterator[TripletBatch]:
@@ -125,9 +124,9 @@ def forecast_batches(
     variables hidden; the target is not touched by that.
     """
     able, seen = _draw_inputs(store, rows, rng.random(len(rows)), config)
-    rows = rows[able]
-    for bucket in length_buckets(seen, config.batch_size, rng):
-        yield _forecast(store, rows[bucket], seen[bucket], config, rng)
+    view = _view(store, rows[able], seen, config.variable_dropout, rng)
+    for bucket in length_buckets(view.lengths, config.batch_size, rng):
+        yield _forecast(store, view, bucket, config)
 
 
 def fixed_forecast_draws(
@@ -140,9 +139,9 @@ def fixed_forecast_draws(
     uniform = np.random.default_rng(seed).random((draws, len(store)))[:, rows].ravel()
     rows = np.tile(rows, draws)
     able, seen = _draw_inputs(store, rows, uniform, config)
-    rows = rows[able]
-    for bucket in length_buckets(seen, config.batch_size, None):
-        yield _forecast(store, rows[bucket], seen[bucket], config, None)
+    view = _View(rows[able], seen, seen)
+    for bucket in length_buckets(view.lengths, config.batch_size, None):
+        yield _forecast(store, view, bucket, config)
 
 
 @dataclass(frozen=True)
@@ -165,17 +164,20 @@ def _observations(
     end = store.offset[rows + 1] if last is None else begin + last
     if first is not None:
         begin = begin + first
-    count = end - begin
+    return _Observations(np.repeat(np.arange(len(rows)), end - begin), _ranges(begin, end - begin))
+
+
+def _ranges(begin: Ints, count: Ints) -> Ints:
+    """begin[0], begin[0] + 1, ... (count[0] numbers), then those from begin[1], and so on."""
     before = np.cumsum(count) - count
-    stay = np.repeat(np.arange(len(rows)), count)
-    return _Observations(stay, np.arange(len(stay)) + np.repeat(begin - before, count))
+    numbers: Ints = np.arange(count.sum()) + np.repeat(begin - before, count)
+    return numbers
 
 
 def _pad(store: TripletStore, rows: Ints, seen: _Observations) -> TripletBatch:
     count = np.bincount(seen.stay, minlength=len(rows))
     width = max(1, int(count.max(initial=0)))
-    before = np.cumsum(count) - count
-    place = np.arange(len(seen.stay)) + np.repeat(np.arange(len(rows)) * width - before, count)
+    place = _ranges(np.arange(len(rows)) * width, count)
 
     def padded(kind: type[np.generic], values: npt.NDArray[np.generic] | bool) -> torch.Tensor:
         array = np.zeros(len(rows) * width, kind)
@@ -193,16 +195,45 @@ def _pad(store: TripletStore, rows: Ints, seen: _Observations) -> TripletBatch:
     )
 
 
-def _without_variables(
-    store: TripletStore, seen: _Observations, share: float, rng: np.random.Generator
-) -> _Observations:
+@dataclass(frozen=True)
+class _View:
+    """What one epoch shows of its stays: of each row the first `seen` observations, less hidden ones.
+
+    `lengths` counts what is left: stays are put into batches by that. `visible` runs over the seen
+    observations, stay after stay; None: nothing is hidden.
+    """
+
+    rows: Ints
+    seen: Ints
+    lengths: Ints
+    visible: Bools | None = None
+
+    def batch(self, store: TripletStore, bucket: Ints) -> TripletBatch:
+        """The stays at the positions in `bucket`."""
+        shown = _observations(store, self.rows[bucket], last=self.seen[bucket])
+        if self.visible is not None:
+            begin = np.cumsum(self.seen) - self.seen
+            shown = shown.where(self.visible[_ranges(begin[bucket], self.seen[bucket])])
+        return _pad(store, self.rows[bucket], shown)
+
+
+def _view(store: TripletStore, rows: Ints, seen: Ints, share: float, rng: np.random.Generator) -> _View:
     """Hide each variable of each stay with probability `share`, but never all of a stay."""
-    if share == 0.0 or not len(seen.stay):
-        return seen
-    draw = rng.random((seen.stay[-1] + 1, store.header.codes + 1))[seen.stay, store.code[seen.at]]
-    start = np.flatnonzero(np.diff(seen.stay, prepend=-1))
-    highest = np.repeat(np.maximum.reduceat(draw, start), np.diff(start, append=len(draw)))
-    return seen.where((draw >= share) | (draw == highest))
+    if share == 0.0:
+        return _View(rows, seen, seen)
+    visible, lengths = [], []
+    for begin in range(0, len(rows), CHUNK):
+        chunk = slice(begin, begin + CHUNK)
+        shown = _observations(store, rows[chunk], last=seen[chunk])
+        count = len(rows[chunk])
+        draw = rng.random((count, store.header.codes + 1))[shown.stay, store.code[shown.at]]
+        highest = np.zeros(count)
+        np.maximum.at(highest, shown.stay, draw)
+        visible.append((draw >= share) | (draw == highest[shown.stay]))
+        lengths.append(np.bincount(shown.stay[visible[-1]], minlength=count))
+    if not visible:
+        return _View(rows, seen, seen)
+    return _View(rows, seen, np.concatenate(lengths), np.concatenate(visible))
 
 
 def _draw_inputs(
@@ -231,14 +262,9 @@ def _draw_inputs(
     return able, np.concatenate(inputs) if inputs else np.zeros(0, np.int64)
 
 
-def _forecast(
-    store: TripletStore, rows: Ints, seen: Ints, config: PretrainConfig, rng: np.random.Generator | None
-) -> ForecastBatch:
-    """Cut each stay after its first `seen` observations."""
-    inputs = _observations(store, rows, last=seen)
-    if rng is not None:
-        inputs = _without_variables(store, inputs, config.variable_dropout, rng)
-
+def _forecast(store: TripletStore, view: _View, bucket: Ints, config: PretrainConfig) -> ForecastBatch:
+    """The view's stays at the positions in `bucket`, and what comes after what they have seen."""
+    rows, seen = view.rows[bucket], view.seen[bucket]
     later = _observations(store, rows, first=seen, last=store.lengths[rows])
     t1 = store.time[store.offset[rows] + seen - 1].astype(np.float64)
     time, code = store.time[later.at], store.code[later.at]
@@ -253,7 +279,7 @@ def _forecast(
     measured[cell] = True
     shape = (len(rows), store.header.codes + 1)
     return ForecastBatch(
-        input=_pad(store, rows, inputs),
+        input=view.batch(store, bucket),
         target=torch.from_numpy(target.reshape(shape)),
         target_mask=torch.from_numpy(measured.reshape(shape)),
     )

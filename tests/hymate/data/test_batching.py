@@ -409,7 +409,11 @@ def test_fixed_draws_depend_on_store_seed_and_row_only(store: TripletStore) -> N
     assert part == Counter({key: count for key, count in first.items() if key[0] in some})
 
 
-def test_no_stay_to_forecast_gives_no_batch(charted: TripletStore) -> None:
-    for rows in (np.array([], np.int64), np.array([1, 2])):
-        assert list(forecast_batches(charted, rows, WHOLE, np.random.default_rng(0))) == []
-        assert list(fixed_forecast_draws(charted, rows, WHOLE, draws=3, seed=0)) == []
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_no_stay_gives_no_batch(charted: TripletStore, share: float) -> None:
+    config = PretrainConfig(variable_dropout=share)
+    nobody, never_cut = np.array([], np.int64), np.array([1, 2])
+    assert list(training_batches(charted, nobody, 8, np.random.default_rng(0), share)) == []
+    for rows in (nobody, never_cut):
+        assert list(forecast_batches(charted, rows, config, np.random.default_rng(0))) == []
+        assert list(fixed_forecast_draws(charted, rows, config, draws=3, seed=0)) == []

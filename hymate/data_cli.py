@@ -106,13 +106,14 @@ def _print(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"out": str(out), **summary}))
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("site", no_wrap=True)
-    for column in ("stays", "deaths", "observations", "median", "train", "tuning", "held out"):
-        table.add_column(column, justify="right", no_wrap=column != "held out")
+    for column in ("stays", "deaths", "observations", "median", "train/tune/held"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, figures in summary["sites"].items():
         table.add_row(name, *_cells(figures))
     if len(summary["sites"]) > 1:
@@ -134,5 +135,5 @@ def _cells(figures: dict[str, Any]) -> list[str]:
         f"{figures['deaths']:,} ({share:.0f}%)",
         f"{figures['observations']:,}",
         f"{figures['median_observations']:g}",
-        *(f"{count:,}" for count in figures["splits"].values()),
+        "/".join(f"{count:,}" for count in figures["splits"].values()),
     ]

@@ -19,7 +19,7 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,84 +37,26 @@ from hymate.data.output import (
 )
 from hymate.data.splits import stratified_splits
 from hymate.data.summary import summarise_sites
+from hymate.data.synthetic_codes import MEASUREMENTS, PROCESSES, RATES, code_table
 
 Floats = npt.NDArray[np.float64]
 
 HOURS = 48
-PROCESSES = ("circulation", "respiration", "kidney", "infection")
 WEAK_GROUP = "GENDER//F"
-_WEAK_NOISE = 2.5  # how much noisier the weak group's measurements are
+_WEAK_NOISE = 4.0  # how much noisier the weak group's measurements are
 _STAY_OFFSET = 0.25  # a sensor's bias that lasts the whole stay, in units of a code's spread
 _MEAN_PREVALENCE = 0.22
 _FIRST_DAY = dt.datetime(2015, 1, 1)
 
 # What the label listens to, on standardised parts: see `_score`.
-_END = np.array([0.55, 0.50, 0.40, 0.35])
+_END = np.array([0.50, 0.45, 0.35, 0.30])
 _TREND = np.array([0.85, 0.75, 0.45, 0.55])
-_INTERACTION = 0.60
+_INTERACTION = 0.80
 _AGE = 0.35
 
-
-class Measurement(NamedTuple):
-    """One code: `mean + spread * (loadings . x + noise)`, rounded and clipped to [low, high]."""
-
-    code: str
-    unit: str
-    description: str
-    stream: str
-    mean: float
-    spread: float
-    loadings: tuple[float, float, float, float]
-    low: float
-    high: float
-    decimals: int
-
-
-MEASUREMENTS = (
-    Measurement("HR", "bpm", "Heart rate", "vitals", 86, 12, (0.8, 0.2, 0.0, 0.4), 30, 220, 0),
-    Measurement("SBP", "mmHg", "Systolic blood pressure", "vitals", 121, 14, (-0.9, 0, 0, -0.2), 45, 240, 0),
-    Measurement("DBP", "mmHg", "Diastolic blood pressure", "vitals", 63, 9, (-0.7, 0, 0, -0.2), 20, 140, 0),
-    Measurement("RR", "breaths/min", "Respiratory rate", "vitals", 19, 4, (0.1, 0.9, 0, 0.2), 5, 60, 0),
-    Measurement("SpO2", "%", "Oxygen saturation", "vitals", 96, 2, (0, -0.9, 0, 0), 60, 100, 0),
-    Measurement("Temp", "°C", "Body temperature", "temperature", 37.1, 0.6, (0, 0, 0, 0.9), 32, 42, 1),
-    Measurement("GCS", "score", "Glasgow coma scale", "neuro", 12.5, 2.2, (-0.4, -0.4, -0.3, -0.3), 3, 15, 0),
-    Measurement(
-        "UrineOutput", "mL", "Urine since last reading", "urine", 150, 60, (-0.4, 0, -0.8, 0), 0, 900, 0
-    ),
-    Measurement("Na", "mmol/L", "Sodium", "chemistry", 139, 4, (0, 0, 0.2, 0), 110, 170, 0),
-    Measurement("K", "mmol/L", "Potassium", "chemistry", 4.2, 0.5, (0, 0, 0.5, 0), 2, 8, 1),
-    Measurement("Creatinine", "mg/dL", "Creatinine", "chemistry", 1.6, 0.6, (0.1, 0, 0.9, 0), 0.2, 12, 1),
-    Measurement("BUN", "mg/dL", "Blood urea nitrogen", "chemistry", 28, 11, (0.1, 0, 0.8, 0), 2, 150, 0),
-    Measurement("Glucose", "mg/dL", "Glucose", "chemistry", 138, 34, (0.2, 0, 0, 0.3), 35, 600, 0),
-    Measurement("WBC", "10^9/L", "White blood cells", "blood_count", 12, 4, (0, 0, 0, 0.9), 0.5, 60, 1),
-    Measurement("Platelets", "10^9/L", "Platelets", "blood_count", 205, 75, (0, 0, -0.2, -0.5), 5, 800, 0),
-    Measurement("pH", "pH", "Arterial pH", "blood_gas", 7.37, 0.06, (-0.4, -0.6, -0.3, 0), 6.8, 7.7, 2),
-    Measurement("Lactate", "mmol/L", "Lactate", "blood_gas", 2.4, 1.0, (1.0, 0.2, 0, 0.2), 0.3, 20, 1),
-    Measurement("Bilirubin", "mg/dL", "Total bilirubin", "liver", 1.6, 0.8, (0.2, 0, 0.3, 0.4), 0.1, 30, 1),
-)
-# Rounds per hour of each stream for a patient of average severity.
-_RATES = {
-    "vitals": 0.15,
-    "temperature": 0.11,
-    "neuro": 0.11,
-    "urine": 0.12,
-    "chemistry": 0.050,
-    "blood_count": 0.045,
-    "blood_gas": 0.045,
-    "liver": 0.025,
-}
 _SICKER_MORE_OFTEN = 0.35  # log rate per unit of mean severity
 _TAKEN = 0.92  # share of a round's codes that are in fact recorded
 _OPTIONAL_LABS = ("Bilirubin", "Lactate", "WBC", "BUN", "Platelets", "pH")
-_STATIC_CODES = {
-    "AGE": ("years", "Age at admission"),
-    "HEIGHT": ("cm", "Height"),
-    "GENDER//F": (None, "Female"),
-    "GENDER//M": (None, "Male"),
-    "ETHNICITY//A": (None, "Ethnicity, group A"),
-    "ETHNICITY//B": (None, "Ethnicity, group B"),
-    "ETHNICITY//C": (None, "Ethnicity, group C"),
-}
 
 
 @dataclass(frozen=True)
@@ -184,8 +126,8 @@ def write_cohort(cohort: Cohort, out: Path, *, force: bool = False) -> dict[str,
     refuse_foreign(out, force=force)
     require_space(out, sum(int(site.events.estimated_size()) for site in cohort.hospitals))
     sites = {h.name: (h.events, h.splits, h.labels["in_hospital_mortality"]) for h in cohort.hospitals}
-    summary = {"made_by": f"{MADE_BY} synthetic", **summarise_sites(sites)}
-    summary["bayes_auroc"] = cohort.truth["bayes_auroc"]
+    known = {key: cohort.truth[key] for key in ("seed", "signal", "bayes_auroc")}
+    summary = {"made_by": f"{MADE_BY} synthetic", **known, **summarise_sites(sites)}
     with fresh_folder(out, replace=force) as folder:
         for site in cohort.hospitals:
             write_dataset(
@@ -266,7 +208,7 @@ def _generate_hospital(name: str, k: int, stays: int, seed: int, signal: float) 
         "unmeasured": unmeasured,
         "device_offset_in_spreads": {code: round(float(offset), 4) for code, offset in device.items()},
     }
-    return Hospital(name, events, splits, labels, _codes(unmeasured), risk, facts)
+    return Hospital(name, events, splits, labels, code_table(unmeasured), risk, facts)
 
 
 def _physiology(rng: np.random.Generator, case_mix: Floats, stays: int) -> tuple[Floats, Floats, Floats]:
@@ -315,7 +257,7 @@ def _observe(
     severity = x[..., :HOURS].mean(axis=1)
     noise = np.where(female, _WEAK_NOISE, 1.0)
     parts = []
-    for stream, rate in _RATES.items():
+    for stream, rate in RATES.items():
         due = rng.random(severity.shape) < rate * np.exp(_SICKER_MORE_OFTEN * severity)
         if stream == "vitals":
             due[:, 0] = True  # every stay begins with a set of vitals
@@ -352,12 +294,3 @@ def _static(
     ]
     table = pl.concat(rows, how="diagonal").with_columns(time=pl.lit(None, pl.Datetime("us")))
     return table.select(EVENT_SCHEMA.names()).cast(EVENT_SCHEMA)
-
-
-def _codes(unmeasured: list[str]) -> pl.DataFrame:
-    rows: list[tuple[str, str | None, str]] = [
-        (m.code, m.unit, m.description) for m in MEASUREMENTS if m.code not in unmeasured
-    ]
-    rows += [(code, unit, description) for code, (unit, description) in _STATIC_CODES.items()]
-    schema = {"code": pl.String, "unit": pl.String, "description": pl.String}
-    return pl.DataFrame(rows, schema=schema, orient="row")

@@ -120,7 +120,10 @@ def _record(source: Path, name: str, content: bytes) -> Record:
     if header != HEADER:
         what = f"is not a record of the challenge (its first line is {_shown(header)})"
         raise InputFault(where, what, f"the first line has to be {HEADER}")
-    return Record(where, int(stem), body.rstrip("\n"))
+    body = body.rstrip("\n")
+    if not body:
+        raise InputFault(where, "holds no row below its header", WHERE_FROM)
+    return Record(where, int(stem), body)
 
 
 def _members(source: Path) -> Iterator[tuple[str, bytes]]:

@@ -129,7 +129,7 @@ def _parse(records: list[Record]) -> pl.DataFrame:
             "row": [record.body for record in records],
         }
     )
-    text = text.with_columns(pl.col("row").str.split("\n")).explode("row")
+    text = text.with_columns(pl.col("row").str.split("\n")).explode("row", empty_as_null=True)
     field = pl.col("row").str.slice(6).str.split_exact(",", 1)
     rows = text.select(
         "subject_id",

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hymate.model.dropout import Dropout
 from hymate.model.mamba import RMS_EPSILON
 
 
@@ -30,7 +31,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, L, d), mask (B, L) True where an observation is -> (B, L, d)."""
-        # A stay without observations attends to its (zero) padding: a softmax over nothing is NaN.
+        # A stay without observations attends to its (zero) padding: over no key at all, some
+        # backends of SDPA give NaN.
         seen = mask | ~mask.any(dim=1, keepdim=True)  # (B, L)
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, L, 3d) -> (B, L, 3, H, k)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, L, k)
@@ -50,7 +52,7 @@ class AttentionLayer(nn.Module):
         self.ffn_norm = nn.RMSNorm(d_model, eps=RMS_EPSILON)
         self.ffn_in = nn.Linear(d_model, 2 * d_model)
         self.ffn_out = nn.Linear(2 * d_model, d_model)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (B, L, d), mask (B, L) -> (B, L, d)."""
@@ -70,7 +72,7 @@ class FusionAttention(nn.Module):
     def weights(self, c: Tensor, mask: Tensor) -> Tensor:
         """c (B, L, d), mask (B, L) -> attention weights (B, L): sum to 1, or all 0 without observations."""
         a: Tensor = self.score(torch.tanh(self.hidden(c))).squeeze(-1)  # (B, L)
-        lowest = torch.finfo(a.dtype).min  # not -inf: a row of -inf alone is NaN
+        lowest = torch.finfo(a.dtype).min  # finite: a row of padding stays finite
         return a.masked_fill(~mask, lowest).softmax(dim=1).masked_fill(~mask, 0.0)
 
     def forward(self, c: Tensor, mask: Tensor) -> Tensor:

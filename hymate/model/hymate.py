@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from hymate.config import ModelConfig
 from hymate.data.batching import TripletBatch
 from hymate.model.attention import AttentionLayer, FusionAttention
+from hymate.model.dropout import Dropout
 from hymate.model.embedding import StaticEmbedding, TripletEmbedding
 from hymate.model.heads import ClassificationHead, ForecastHead
 from hymate.model.mamba import RMS_EPSILON, MambaBlock
@@ -47,7 +48,7 @@ class HyMaTE(nn.Module):
         self.width = d + (config.d_static if static_width else 0)
 
         self.embedding = TripletEmbedding(codes, d, time_scale_hours)
-        self.embedding_dropout = nn.Dropout(config.dropout)
+        self.embedding_dropout = Dropout(config.dropout)
         self.mamba = nn.ModuleList(
             MambaBlock(d, config.d_state, config.d_conv, config.expand, config.dropout)
             for _ in range(config.mamba_blocks)

@@ -28,6 +28,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from hymate.model.dropout import Dropout
 from hymate.ops.causal_conv import causal_conv1d_silu
 from hymate.ops.selective_scan import selective_scan
 
@@ -117,7 +118,7 @@ class MambaBlock(nn.Module):
         super().__init__()
         self.norm = nn.RMSNorm(d_model, eps=RMS_EPSILON)
         self.mixer = Mamba(d_model, d_state, d_conv, expand)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, L, d) -> (B, L, d)."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hymate.model.mamba import Mamba
+from hymate.model.mamba import Mamba, MambaBlock
 
 
 def by_recurrence(mixer: Mamba, hidden: torch.Tensor) -> torch.Tensor:
@@ -42,6 +42,16 @@ def test_mixer_equals_the_recurrence(length: int, width: int) -> None:
         mixer.ssm.D.normal_()
         expected = torch.stack([by_recurrence(mixer, sequence) for sequence in hidden])
         torch.testing.assert_close(mixer(hidden), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_block_adds_the_mixer_to_the_normalised_stream() -> None:
+    torch.manual_seed(0)
+    block = MambaBlock(d_model=12, d_state=4, d_conv=4, expand=2, dropout=0.5).eval()
+    x = torch.randn(2, 9, 12)
+    with torch.no_grad():
+        block.norm.weight.uniform_(0.5, 2.0)
+        normalised = x / x.square().mean(dim=-1, keepdim=True).add(1e-5).sqrt() * block.norm.weight
+        torch.testing.assert_close(block(x), x + block.mixer(normalised))
 
 
 def test_names_and_shapes_are_those_of_mamba_ssm() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hymate.data.batching import TripletBatch
@@ -76,6 +77,31 @@ def test_a_stay_without_observations_is_finite(model: HyMaTE, extra: int) -> Non
     assert model.encode(alone)[0, : SMALL.d_model].eq(0).all()  # nothing to pool
     for gradient in gradients(model, among_others).values():
         assert gradient.isfinite().all()
+
+
+def test_padding_is_zero_where_layers_meet(model: HyMaTE) -> None:
+    batch = batch_of([random_stay(length, seed) for seed, length in enumerate(LENGTHS)], extra=2)
+    assert model.embedding(batch)[~batch.mask].eq(0).all()
+    assert model.embedding(batch)[batch.mask].ne(0).any(dim=-1).all()
+    seen: list[Tensor] = []
+    model.attention[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.encode(batch)
+    assert seen[0][~batch.mask].eq(0).all()
+
+
+def test_no_query_is_left_without_a_key(model: HyMaTE, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over no key at all, some backends of SDPA give NaN."""
+    attention, masks = F.scaled_dot_product_attention, []
+
+    def watched(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
+        masks.append(attn_mask)
+        return attention(q, k, v, attn_mask=attn_mask)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    model.encode(batch_of([random_stay(0, 0), random_stay(5, 1)]))
+    (mask,) = masks
+    assert mask.any(dim=-1).all()
+    assert mask[1].sum() == 5
 
 
 def test_a_batch_of_no_stays_is_possible(model: HyMaTE) -> None:

@@ -279,12 +279,23 @@ def test_the_summary_is_beside_the_sites(tmp_path: Path) -> None:
     }
 
 
-def test_the_real_files(physionet2012_raw: Path, tmp_path: Path) -> None:
-    """Sets b and c: 7,991 usable stays, median 425 observations, at most 1,191, 568 + 585 deaths."""
-    summary = prepare(physionet2012_raw, tmp_path / "sets", site_by="set")
-    assert {name: figures["deaths"] for name, figures in summary["sites"].items()} == {
-        "set_b": 568,
-        "set_c": 585,
+@pytest.fixture(scope="module")
+def real(physionet2012_raw: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Sets b and c as four hospitals: the folder and its summary."""
+    out = tmp_path_factory.mktemp("physionet2012") / "sites"
+    return out, prepare(physionet2012_raw, out, site_by="icu_type")
+
+
+def test_the_real_files_hold_the_known_stays(
+    real: tuple[Path, dict[str, Any]], physionet2012_raw: Path
+) -> None:
+    """7,991 usable stays, median 425 observations, at most 1,191, 568 + 585 deaths."""
+    out, summary = real
+    assert {name: figures["stays"] for name, figures in summary["sites"].items()} == {
+        "coronary_care": 1188,
+        "cardiac_surgery": 1654,
+        "medical": 2809,
+        "surgical": 2340,
     }
     assert summary["total"]["stays"] == 7991
     assert summary["total"]["median_observations"] == 425
@@ -297,41 +308,31 @@ def test_the_real_files(physionet2012_raw: Path, tmp_path: Path) -> None:
         "dynamic values missing (negative)": 927,
         "observations after 48 h": 0,
     }
-    datasets = [MedsDataset.open(tmp_path / "sets" / name) for name in summary["sites"]]
+    datasets = [MedsDataset.open(out / name) for name in summary["sites"]]
     dynamic = pl.concat([dataset.events() for dataset in datasets]).drop_nulls("time")
     assert dynamic.group_by("subject_id").len()["len"].max() == 1191
     assert set(dynamic["code"].unique()) == set(PARAMETERS)
     assert sum(len(dataset.labels("length_of_stay")) for dataset in datasets) == 7891
+    labels = pl.concat([dataset.labels("in_hospital_mortality") for dataset in datasets])
+    deaths = set(labels.filter(pl.col("label") == 1)["subject_id"])
+    for letter, count in (("b", 568), ("c", 585)):
+        listed = pl.read_csv(physionet2012_raw / f"Outcomes-{letter}.txt")["RecordID"]
+        assert len(deaths & set(listed)) == count
 
-    # One stay checked against its file as it lies in the archive.
-    stay = MedsDataset.open(tmp_path / "sets" / "set_b").events().filter(pl.col("subject_id") == 142675)
+
+def test_a_real_stay_is_as_its_file_says(real: tuple[Path, dict[str, Any]]) -> None:
+    stay = MedsDataset.open(real[0] / "cardiac_surgery").events().filter(pl.col("subject_id") == 142675)
     minute = (pl.col("time") - ADMISSION).dt.total_minutes()
-    first = stay.drop_nulls("time").head(5).select(minute, "code", "numeric_value").rows()
-    assert first == [
-        (0, "Weight", 85),
-        (44, "pH", 7.5),
-        (44, "PaCO2", 32),
-        (44, "PaO2", 378),
-        (78, "Urine", 1030),
-    ]
-    static = {
-        (code, value)
-        for code, value in stay.filter(pl.col("time").is_null())[["code", "numeric_value"]].rows()
-    }
-    assert static >= {("AGE", 70.0), ("GENDER//M", None), ("ICU_TYPE//cardiac_surgery", None)}
+    first = stay.drop_nulls("time").head(4).select(minute, "code", "numeric_value").rows()
+    assert first == [(0, "Weight", 85), (44, "pH", 7.5), (44, "PaCO2", 32), (44, "PaO2", 378)]
+    static = stay.filter(pl.col("time").is_null()).select("code", "numeric_value").rows()
+    assert set(static) >= {("AGE", 70.0), ("GENDER//M", None), ("ICU_TYPE//cardiac_surgery", None)}
 
 
-def test_the_real_files_by_icu_type_hold_the_same_stays(physionet2012_raw: Path, tmp_path: Path) -> None:
-    summary = prepare(physionet2012_raw, tmp_path / "types", site_by="icu_type")
-    assert {name: figures["stays"] for name, figures in summary["sites"].items()} == {
-        "coronary_care": 1188,
-        "cardiac_surgery": 1654,
-        "medical": 2809,
-        "surgical": 2340,
-    }
-    assert summary["total"]["stays"] == 7991
+def test_the_real_splits_are_stratified(real: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = real
     for name, figures in summary["sites"].items():
-        dataset = MedsDataset.open(tmp_path / "types" / name)
+        dataset = MedsDataset.open(out / name)
         splits = dataset.splits()
         assert dict(splits.group_by("split").len().rows()) == figures["splits"]
         rates = splits.join(dataset.labels("in_hospital_mortality"), on="subject_id").group_by("split")

@@ -1,6 +1,6 @@
 """Self-attention over a stay's observations, and the attention that pools them to one vector.
 
-HyMaTE, arXiv 2509.24118, section 3; fusion attention is STraTS', arXiv 2107.14293, section 3.4.
+HyMaTE, arXiv 2509.24118, section 3; fusion attention is STraTS', arXiv 2107.14293, section 3.2.3.
 
     B, L, d      batch, padded length, d_model
     H, k         heads, width of a head: H k = d

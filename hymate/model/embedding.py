@@ -1,7 +1,7 @@
 """From triplets (time, feature, value) and demographics to vectors.
 
 HyMaTE, arXiv 2509.24118, section 3 ("Input embedding"); the feed-forward networks on scalars are
-STraTS' continuous value embedding, arXiv 2107.14293, section 3.3.
+STraTS' continuous value embedding, arXiv 2107.14293, section 3.2.1.
 
     B, L, d      batch, padded length, d_model
     V            codes in the vocabulary; index 0 is padding
@@ -23,7 +23,7 @@ from hymate.data.batching import TripletBatch
 
 
 class ScalarEmbedding(nn.Module):
-    """FFN of one number: 1 -> sqrt(d) -> d with tanh between (STraTS section 3.3: no second bias)."""
+    """FFN of one number: 1 -> sqrt(d) -> d with tanh between (STraTS section 3.2.1: no second bias)."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class TripletEmbedding(nn.Module):
 
 
 class StaticEmbedding(nn.Module):
-    """FFN of the demographics: S -> 2 d_static -> d_static, tanh between (STraTS section 3.5)."""
+    """FFN of the demographics: S -> 2 d_static -> d_static, tanh between (STraTS section 3.2.4)."""
 
     def __init__(self, static_width: int, d_static: int) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
     forecast   (B, V + 1)   z-score of each code's first value after the cut; column 0 (padding) unused
     logit      (B,)         log odds of the label
 
-HyMaTE, arXiv 2509.24118, section 3; STraTS, arXiv 2107.14293, sections 3.6 and 3.7.
+HyMaTE, arXiv 2509.24118, section 3; STraTS, arXiv 2107.14293, sections 3.2.5 and 3.3.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def forecast_loss(prediction: Tensor, batch: ForecastBatch) -> Tensor:
     """Masked squared error, mean over the values measured in each stay's next window.
 
     prediction (B, V + 1) -> (B,); 0 for a stay of which nothing was measured there.
-    STraTS, arXiv 2107.14293, section 3.6, divided per stay instead of per batch.
+    STraTS, arXiv 2107.14293, section 3.3, divided per stay instead of per batch.
     """
     measured = batch.target_mask.to(prediction.dtype)  # (B, V + 1)
     squared = (prediction - batch.target).square() * measured

@@ -7,6 +7,7 @@ import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -16,8 +17,9 @@ from hymate.errors import InputFault
 from hymate.protocol import DescribeRequest
 from server import phases
 from server.checkpoint import Checkpoints, save_model
-from server.journal import PARTICIPATION, Journal, write_status
+from server.journal import METRICS, PARTICIPATION, Journal, write_status
 from server.report.figures import Outcome, build_report
+from server.report.page import render_page
 from server.rounds import Federation, StudyFailure
 from server.study import StudyConfig, load_study
 
@@ -77,7 +79,6 @@ def run_study(grid: Grid, study: StudyConfig, folder: Path, expected_sites: int)
         clock.lap("alone")
 
     journal.metric("report", "began")
-    lines = (folder / PARTICIPATION).read_text(encoding="utf-8").splitlines()
     report = build_report(
         Outcome(
             study=study,
@@ -88,14 +89,20 @@ def run_study(grid: Grid, study: StudyConfig, folder: Path, expected_sites: int)
             alone={reply.site: reply.record for reply in alone},
             finetune_rounds=tuned.rounds,
             best_round=tuned.best_round,
-            participation=[json.loads(line) for line in lines],
+            participation=_lines(folder / PARTICIPATION),
             timings=clock.laps,
             versions=_versions(),
         )
     )
     write_text(folder / "report.json", json.dumps(report, indent=2))
+    page = render_page(report, _lines(folder / METRICS), (folder / "study.yaml").read_text(encoding="utf-8"))
+    write_text(folder / "report.html", page)
     journal.metric("report", "written")
     journal.close()
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 class _Clock:

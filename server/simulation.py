@@ -91,10 +91,10 @@ def _hospital_data(source: SimulationConfig, folder: Path) -> dict[str, Path]:
         made = source.synthetic
         write_cohort(generate_cohort(made.hospitals, made.stays, made.seed, made.signal), folder)
     elif source.physionet2012 is not None:
-        from hymate.data.physionet2012 import convert
+        from hymate.data.physionet2012 import prepare_physionet2012
 
         challenge = source.physionet2012
-        convert(Path(challenge.raw), folder, site_by=challenge.site_by, seed=challenge.seed)
+        prepare_physionet2012(Path(challenge.raw), folder, site_by=challenge.site_by, seed=challenge.seed)
     return {path.parent.parent.name: path.parent.parent for path in folder.glob("*/metadata/dataset.json")}
 
 

@@ -7,7 +7,7 @@ Symbols (Mamba, arXiv 2312.00752, section 3.2 and algorithm 2; ZOH for A, Euler 
     delta        (b, l, c)   step size, after bias and softplus
     A            (c, n)      decay rate of each state, negative in Mamba
     B, C         (b, l, n)   how the input enters the state, how the state is read
-    h            (b, c, n)   state:  h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t,   y_t = <C_t, h_t> + D u_t
+    h            (b, c, n)   state:  h_t = exp(delta_t A) h_{t-1} + delta_t B_t u_t,  y_t = <C_t, h_t> + D u_t
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def selective_scan_torch(
     # A padded position has step 0: it neither decays the state nor adds to it.
     padding = chunks * steps - length
     step_, drive_, B_, C_ = (
-        F.pad(sequence, (0, 0, 0, padding)).unflatten(1, (chunks, steps))
+        F.pad(sequence, (0, 0, 0, padding)).reshape(len(sequence), chunks, steps, sequence.shape[2])
         for sequence in (step, step * u, B, C)
     )
     y = _scan_chunks(step_, drive_, A, B_, C_).flatten(1, 2)[:, :length]

@@ -31,11 +31,17 @@ struct Scan {
     int threads;
 };
 
-// States at the start of each interval of `checkpoint_steps` positions but the first:
-// (batch, intervals - 1, states, channels).
+// States at the start of each interval of `checkpoint_steps` positions but the first. Channels are cut
+// into strips as wide as the widest vector, so that what one block reads together lies together:
+// (batch, strips, intervals - 1, states, checkpoint_lanes), the same for every instruction set.
 constexpr int64_t checkpoint_steps = 16;
+constexpr int64_t checkpoint_lanes = 16;
 constexpr int64_t checkpoint_count(int64_t length) {
     return length > 0 ? (length - 1) / checkpoint_steps : 0;
+}
+constexpr int64_t checkpoint_size(int64_t batch, int64_t length, int64_t channels, int64_t states) {
+    return batch * ((channels + checkpoint_lanes - 1) / checkpoint_lanes) * checkpoint_count(length) * states *
+           checkpoint_lanes;
 }
 
 struct ScanOutput {

@@ -156,7 +156,7 @@ void scan_forward(const Array &u, const Array &delta, const Array &A, const Arra
                   const Optional &D, const Optional &z, const Optional &delta_bias, bool delta_softplus,
                   const Output &y, const OptionalOutput &checkpoints, int threads) {
     const Scan scan = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, threads);
-    const int64_t saved = scan.batch * checkpoint_count(scan.length) * scan.states * scan.channels;
+    const int64_t saved = checkpoint_size(scan.batch, scan.length, scan.channels, scan.states);
     const ScanOutput out = {output("y", y, scan.batch * scan.length * scan.channels),
                             output("checkpoints", checkpoints, saved, checkpoints.has_value())};
     run([&] { return kernels().scan_forward(scan, out); });
@@ -169,7 +169,7 @@ void scan_backward(const Array &dy, const Array &u, const Array &delta, const Ar
                    const OptionalOutput &dz, const OptionalOutput &ddelta_bias, int threads) {
     const Scan scan = scan_arguments(u, delta, A, B, C, D, z, delta_bias, delta_softplus, threads);
     require_shape("checkpoints", checkpoints,
-                  {scan.batch, checkpoint_count(scan.length), scan.states, scan.channels});
+                  {checkpoint_size(scan.batch, scan.length, scan.channels, scan.states)});
     const int64_t wide = scan.batch * scan.length * scan.channels, narrow = scan.batch * scan.length * scan.states;
     ScanGradients out;
     out.dy = sequence("dy", dy, scan.batch, scan.length, scan.channels);
@@ -224,12 +224,13 @@ void exponential(const Array &x, const Output &y) {
 }  // namespace
 
 NB_MODULE(_native, m) {
-    m.attr("CHECKPOINT_STEPS") = checkpoint_steps;
 #if defined(_OPENMP)
     m.attr("OPENMP") = true;
 #else
     m.attr("OPENMP") = false;
 #endif
+    m.def("checkpoint_size", &checkpoint_size, nb::arg("batch"), nb::arg("length"), nb::arg("channels"),
+          nb::arg("states"), "Floats that scan_forward needs to save what scan_backward reads.");
     m.def("isa", [] { return kernels().isa; }, "Name of the instruction set in use.");
     m.def("lanes", [] { return kernels().lanes; }, "Floats per vector of the instruction set in use.");
     m.def(

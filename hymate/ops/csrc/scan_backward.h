@@ -18,7 +18,7 @@
 namespace hymate {
 namespace HYMATE_ISA {
 
-constexpr int max_backward_group = W == 4 ? 4 : 8;
+constexpr int max_backward_group = W == 16 ? 8 : 4;
 
 // Vectors over one stretch of positions, for one block.
 struct Stretch {
@@ -30,14 +30,15 @@ struct Stretch {
 
 template <int G>
 static inline void retreat(Stretch &s, const V *rate, const float *B, int64_t B_step, const float *C,
-                           int64_t C_step, const V *start, V *q_state, V *dA_state, V *dB, V *dC,
-                           int64_t row, int steps, bool want_y) {
+                           int64_t C_step, const V *start, V *q_state, V *dA_state, float *sums,
+                           int64_t sums_step, int steps, bool want_y, Ahead *ahead) {
     V states[T + 1][G], decays[T][G];
     {
         V h[G];
         for (int n = 0; n < G; ++n) states[0][n] = h[n] = start[n];
         const float *B_t = B, *C_t = C;
         for (int t = 0; t < steps; ++t, B_t += B_step, C_t += C_step) {
+            if (ahead) ahead->fetch();
             V d = s.step[t], e = s.drive[t];
 #pragma GCC unroll 16
             for (int n = 0; n < G; ++n) {
@@ -60,12 +61,12 @@ static inline void retreat(Stretch &s, const V *rate, const float *B, int64_t B_
         const float *B_t = B + t * B_step, *C_t = C + t * C_step;
         V g = s.g[t], d = s.step[t], e = s.drive[t];
         V enter[2] = {s.enter[t], V{}}, by_rate[2] = {s.rate[t], V{}};
-        V *dB_t = dB + t * row, *dC_t = dC + t * row;
+        V over_lanes[ceil_div(2 * G, W) * W] = {};
 #pragma GCC unroll 16
         for (int n = 0; n < G; ++n) {
             V now = fma(g, splat(C_t[n]), q[n]);
-            dC_t[n] = fma(g, states[t + 1][n], dC_t[n]);
-            dB_t[n] = fma(now, e, dB_t[n]);
+            over_lanes[n] = now * e;
+            over_lanes[G + n] = g * states[t + 1][n];
             enter[n & 1] = fma(now, splat(B_t[n]), enter[n & 1]);
             q[n] = now * decays[t][n];
             V r = q[n] * states[t][n];
@@ -74,6 +75,11 @@ static inline void retreat(Stretch &s, const V *rate, const float *B, int64_t B_
         }
         s.enter[t] = enter[0] + enter[1];
         s.rate[t] = by_rate[0] + by_rate[1];
+        float *to = sums + t * sums_step;
+        for (int i = 0; i < 2 * G; i += W) {
+            const int count = 2 * G - i < W ? 2 * G - i : W;
+            store_some(to + i, load_some(to + i, count) + sum_rows(over_lanes + i), count);
+        }
     }
     for (int n = 0; n < G; ++n) q_state[n] = q[n], dA_state[n] = dA[n];
 }
@@ -120,28 +126,21 @@ static inline void store_stretch(const Stretch &s, const Scan &scan, const ScanG
 }
 
 static inline void retreat_block(Stretch &s, const Scan &scan, const ScanGradients &out,
-                                 BackwardBlock &block, V *start, V *dB, V *dC, int64_t row, int64_t t0) {
-    const int steps = (int)(scan.length - t0 < T ? scan.length - t0 : T);
-    const int64_t intervals = checkpoint_count(scan.length);
-    for (int64_t n = 0; n < scan.states; ++n)
-        start[n] = t0 == 0 ? V{}
-                           : load_some(out.checkpoints +
-                                           ((block.sample * intervals + t0 / T - 1) * scan.states + n) *
-                                               scan.channels +
-                                           block.first,
-                                       block.lanes);
+                                 BackwardBlock &block, V *start, float *sums, int64_t t0,
+                                 Ahead &ahead) {
+    const int steps = stretch_length(scan, t0);
+    const float *saved = t0 > 0 ? checkpoint_at(scan, out.checkpoints, block, t0) : nullptr;
+    for (int64_t n = 0; n < scan.states; ++n) start[n] = saved ? load(saved + n * checkpoint_lanes) : V{};
+    if (t0 > T)
+        for (int64_t n = 0; n < scan.states; ++n)
+            __builtin_prefetch(checkpoint_at(scan, out.checkpoints, block, t0 - T) + n * checkpoint_lanes, 0, 2);
     load_stretch(s, scan, out.dy, block, t0, steps);
     const float *B = at(scan.B, block.sample, t0), *C = at(scan.C, block.sample, t0);
-    int64_t n = 0;
-    auto group = [&](auto size) {
-        constexpr int G = decltype(size)::value;
-        for (; n + G <= scan.states; n += G)
-            retreat<G>(s, block.rate + n, B + n, scan.B.step, C + n, scan.C.step, start + n, block.q + n,
-                       block.dA + n, dB + n, dC + n, row, steps, scan.z.data != nullptr);
-    };
-    group(Size<max_backward_group>());
-    group(Size<4>());
-    group(Size<1>());
+    for_each_group<max_backward_group>(scan.states, [&](auto size, int64_t n) {
+        retreat<decltype(size)::value>(s, block.rate + n, B + n, scan.B.step, C + n, scan.C.step, start + n,
+                                       block.q + n, block.dA + n, sums + 2 * n, 2 * scan.states, steps,
+                                       scan.z.data != nullptr, n == 0 ? &ahead : nullptr);
+    });
     store_stretch(s, scan, out, block, t0, steps);
 }
 
@@ -155,18 +154,18 @@ struct BackwardTargets {
 // From the shape alone, so that results do not depend on the machine's number of cores.
 static inline int64_t blocks_per_unit(const Scan &scan) {
     int64_t channels = 128;
-    while (channels > 16 && scan.batch * ceil_div(scan.channels, channels) < 16) channels /= 2;
+    while (channels > 64 && scan.batch * ceil_div(scan.channels, channels) < 8) channels /= 2;
     return channels / W > 0 ? channels / W : 1;
 }
 
 static inline void backward_unit(const Scan &scan, const ScanGradients &out, const BackwardTargets &to,
                                  int64_t sample, int64_t slice, int64_t slices, V *scratch) {
-    const int64_t per_unit = blocks_per_unit(scan), row = ceil_div(scan.states, W) * W, N = scan.states;
+    const int64_t per_unit = blocks_per_unit(scan), N = scan.states;
     const int64_t first = slice * per_unit * W;
     const int64_t left = ceil_div(scan.channels - first, W), count = left < per_unit ? left : per_unit;
-    constexpr int most_blocks = 128 / W;
     BackwardBlock blocks[most_blocks];
-    V *dB = scratch, *dC = dB + T * row, *start = dC + T * row, *next = start + N;
+    float *sums = (float *)scratch;
+    V *start = scratch + ceil_div(2 * T * N, W), *next = start + N;
     memset((void *)next, 0, (size_t)(3 * N * count) * sizeof(V));
     for (int64_t i = 0; i < count; ++i, next += 3 * N) {
         BackwardBlock &block = blocks[i];
@@ -174,18 +173,29 @@ static inline void backward_unit(const Scan &scan, const ScanGradients &out, con
         block.dD = block.dbias = V{};
         fill_block(block, scan, sample, first + i * W);
     }
+    const int64_t channels = blocks[count - 1].first + blocks[count - 1].lanes - first;
     Stretch stretch;
     for (int64_t t0 = (scan.length - 1) / T * T; t0 >= 0 && scan.length > 0; t0 -= T) {
-        const int steps = (int)(scan.length - t0 < T ? scan.length - t0 : T);
-        memset((void *)dB, 0, (size_t)(2 * T * row) * sizeof(V));
+        const int steps = stretch_length(scan, t0);
+        memset(sums, 0, (size_t)(2 * T * N) * sizeof(float));
+        Ahead ahead(t0 >= T ? T : 0, channels);
+        const Sequence inputs[] = {scan.delta, scan.u, scan.z, out.dy};
+        for (const Sequence &input : inputs) ahead.add(input, sample, t0 - T, first);
+        const int64_t wide = scan.channels;
+        const Sequence outputs[] = {{out.du, scan.length * wide, wide},
+                                    {out.ddelta, scan.length * wide, wide},
+                                    {out.dz, scan.length * wide, wide}};
+        for (const Sequence &output : outputs) ahead.add(output, sample, t0 - T, first);
         for (int64_t i = 0; i < count; ++i)
-            retreat_block(stretch, scan, out, blocks[i], start, dB, dC, row, t0);
+            retreat_block(stretch, scan, out, blocks[i], start, sums, t0, ahead);
         for (int t = 0; t < steps; ++t) {
             const int64_t place = ((sample * slices + slice) * scan.length + t0 + t) * N;
-            for (int64_t n = 0; n < N; n += W) {
-                store_some(to.dB + place + n, sum_rows(dB + t * row + n), N - n);
-                store_some(to.dC + place + n, sum_rows(dC + t * row + n), N - n);
-            }
+            const float *from = sums + 2 * t * N;
+            for_each_group<max_backward_group>(N, [&](auto size, int64_t n) {
+                constexpr int G = decltype(size)::value;
+                memcpy(to.dB + place + n, from + 2 * n, G * sizeof(float));
+                memcpy(to.dC + place + n, from + 2 * n + G, G * sizeof(float));
+            });
         }
     }
     for (int64_t i = 0; i < count; ++i) {
@@ -203,7 +213,7 @@ static inline void backward_unit(const Scan &scan, const ScanGradients &out, con
 
 static bool scan_backward(const Scan &scan, const ScanGradients &out) {
     const int64_t blocks = ceil_div(scan.channels, W), per_unit = blocks_per_unit(scan);
-    const int64_t slices = ceil_div(blocks, per_unit), row = ceil_div(scan.states, W) * W;
+    const int64_t slices = ceil_div(blocks, per_unit);
     const int64_t A_size = scan.channels * scan.states, BC_size = scan.length * scan.states;
 
     // Shared parameters get one part per sample, B and C one per slice of channels.
@@ -225,7 +235,7 @@ static bool scan_backward(const Scan &scan, const ScanGradients &out) {
         HYMATE_PARALLEL(scan.threads, enough)
         {
             FlushDenormals flush;
-            Scratch scratch(2 * T * row + scan.states + 3 * scan.states * per_unit);
+            Scratch scratch(ceil_div(2 * T * scan.states, W) + scan.states + 3 * scan.states * per_unit);
             enough = scratch.get() != nullptr;
             HYMATE_SHARE
             for (int64_t unit = 0; unit < scan.batch * slices; ++unit)

@@ -48,7 +48,7 @@ struct Size {
     static constexpr int value = n;
 };
 
-HYMATE_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+HYMATE_INLINE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // total[i] = part[0][i] + part[1][i] + ..., in that order.
 static inline void sum_parts(const float *part, int64_t parts, int64_t size, float *total) {

@@ -1,0 +1,57 @@
+from torch import Tensor
+
+OPENMP: bool
+
+def isa() -> str: ...
+def lanes() -> int: ...
+def available_isas() -> list[str]: ...
+def force_isa(name: str) -> None: ...
+def checkpoint_size(batch: int, length: int, channels: int, states: int) -> int: ...
+def exponential(x: Tensor, y: Tensor) -> None: ...
+def scan_forward(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    y: Tensor,
+    checkpoints: Tensor | None,
+    threads: int,
+) -> None: ...
+def scan_backward(
+    dy: Tensor,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    checkpoints: Tensor,
+    du: Tensor,
+    ddelta: Tensor,
+    dA: Tensor,
+    dB: Tensor,
+    dC: Tensor,
+    dD: Tensor | None,
+    dz: Tensor | None,
+    ddelta_bias: Tensor | None,
+    threads: int,
+) -> None: ...
+def convolution_forward(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, threads: int) -> None: ...
+def convolution_backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    dx: Tensor,
+    dweight: Tensor,
+    dbias: Tensor | None,
+    threads: int,
+) -> None: ...

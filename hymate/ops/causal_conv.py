@@ -41,14 +41,15 @@ def causal_conv1d_torch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     """`causal_conv1d_silu` by torch operations only: any device and dtype."""
     batch, length, channels = x.shape
     width = weight.shape[-1]
-    padded = F.pad(x.transpose(1, 2), (width - 1, 0))
+    # One position more on the right where there is none: conv1d takes no input shorter than its kernel.
+    padded = F.pad(x.transpose(1, 2), (width - 1, int(length == 0)))
     if weight.dim() == 3 and (bias is None or bias.dim() == 1):
-        return F.silu(F.conv1d(padded, weight, bias, groups=channels)).transpose(1, 2)
+        return F.silu(F.conv1d(padded, weight, bias, groups=channels)).transpose(1, 2)[:, :length]
     # One filter per sample: the batch folded into the channels.
     weights = weight.expand(batch, channels, 1, width).reshape(batch * channels, 1, width)
     biases = None if bias is None else bias.expand(batch, channels).reshape(batch * channels)
     y = F.conv1d(padded.reshape(1, batch * channels, -1), weights, biases, groups=batch * channels)
-    return F.silu(y).reshape(batch, channels, length).transpose(1, 2)
+    return F.silu(y).reshape(batch, channels, -1).transpose(1, 2)[:, :length]
 
 
 @cache

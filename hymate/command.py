@@ -35,20 +35,19 @@ def run_command(app: typer.Typer, name: str, arguments: Sequence[str] | None = N
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name=name, standalone_mode=False)
     except InputFault as fault:
-        return _end(name, str(fault), EXIT_INPUT)
-    except click.exceptions.NoArgsIsHelpError as fault:
-        fault.show()
-        return EXIT_INPUT
+        message, code = str(fault), EXIT_INPUT
+    except click.exceptions.NoArgsIsHelpError:
+        message, code = "", EXIT_INPUT  # Typer has printed the help.
     except click.UsageError as fault:
         path = fault.ctx.command_path if fault.ctx else name
-        return _end(name, f"{fault.format_message().rstrip('.')}; see '{path} --help'", EXIT_INPUT)
+        message, code = f"{fault.format_message().rstrip('.')}; see '{path} --help'", EXIT_INPUT
     except click.ClickException as fault:
-        return _end(name, fault.format_message(), fault.exit_code)
+        message, code = fault.format_message(), fault.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _end(name, "interrupted", EXIT_INTERRUPTED)
+        message, code = "interrupted", EXIT_INTERRUPTED
+    else:
+        # Typer turns Ctrl-C into this code, without a word.
+        message = "interrupted" if code == EXIT_INTERRUPTED else ""
+    if message:
+        print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
     return code if isinstance(code, int) else 0
-
-
-def _end(name: str, message: str, code: int) -> int:
-    print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
-    return code

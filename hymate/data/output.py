@@ -25,6 +25,7 @@ _REMEDIES = {
     errno.EPERM: "give a folder you may write to",
     errno.EROFS: "give a folder you may write to",
     errno.ENOTDIR: "give a path whose parents are folders",
+    errno.EEXIST: "give a path whose parents are folders",
     errno.ENAMETOOLONG: "give a shorter path",
 }
 

@@ -77,13 +77,12 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
     _, windows = _windows(site, request.task)
     path = store_path(site, request.task, vocabulary.hash)
     path.parent.mkdir(parents=True, exist_ok=True)
-    prepare_store(path, windows, vocabulary, request.task)
+    store = prepare_store(path, windows, vocabulary, request.task)
     vocabulary.save(_vocabulary_path(site, vocabulary.hash))
-    present = set(windows.triplets["code"].unique()) - set(vocabulary.index)
     return PrepareReply(
         site=site.name,
         vocabulary_hash=vocabulary.hash,
-        unknown_codes=len(present),
+        unknown_codes=len(store.header.unknown_codes),
         seconds=time.perf_counter() - began,
     )
 

@@ -216,9 +216,10 @@ void convolution_backward(const Array &dy, const Array &x, const Array &weight, 
     run([&] { return kernels().convolution_backward(conv, out); });
 }
 
-void exponential(const Array &x, const Output &y) {
-    output("y", y, (int64_t)x.size());
-    kernels().exponential(x.data(), y.data(), (int64_t)x.size());
+void exponential(const Array &x, const Output &y, int64_t repetitions) {
+    float *to = output("y", y, (int64_t)x.size());
+    nb::gil_scoped_release release;
+    for (int64_t i = 0; i < repetitions; ++i) kernels().exponential(x.data(), to, (int64_t)x.size());
 }
 
 }  // namespace
@@ -242,7 +243,8 @@ NB_MODULE(_native, m) {
         },
         "Instruction sets that this machine can run, fastest first.");
     m.def("force_isa", &force_isa, nb::arg("name"), "Use this instruction set from now on.");
-    m.def("exponential", &exponential, nb::arg("x"), nb::arg("y"), "y = e^x, as the scan computes it.");
+    m.def("exponential", &exponential, nb::arg("x"), nb::arg("y"), nb::arg("repetitions") = 1,
+          "y = e^x, as the scan computes it.");
 
     m.def("scan_forward", &scan_forward, nb::arg("u"), nb::arg("delta"), nb::arg("A"), nb::arg("B"),
           nb::arg("C"), nb::arg("D").none(), nb::arg("z").none(), nb::arg("delta_bias").none(),

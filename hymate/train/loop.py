@@ -1,9 +1,9 @@
 """Epochs of the two phases, and scoring.
 
 What an epoch does depends on (seed, phase, number of the epoch), the weights and the optimiser's
-state, and on nothing else: N epochs in one call equal N calls of one epoch, bitwise on CPU. A site
-that trains one epoch a round, each in a fresh process, therefore walks the same path as one that
-trains without a break. torch's own generators are left as they were.
+state, and on nothing else: N epochs in one call equal N calls of one epoch, bitwise on CPU with as
+many threads. A site that trains one epoch a round, each in a fresh process, therefore walks the same
+path as one that trains without a break. torch's own generators are left as they were.
 """
 
 from __future__ import annotations

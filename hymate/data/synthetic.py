@@ -44,14 +44,15 @@ Floats = npt.NDArray[np.float64]
 HOURS = 48
 WEAK_GROUP = "GENDER//F"
 _WEAK_NOISE = 4.0  # how much noisier the weak group's measurements are
-_STAY_OFFSET = 0.25  # a sensor's bias that lasts the whole stay, in units of a code's spread
+_WHITE_NOISE = 0.3  # of a single reading, in units of a code's spread
+_STAY_OFFSET = 0.2  # a sensor's bias that lasts the whole stay, in the same units
 _MEAN_PREVALENCE = 0.22
 _FIRST_DAY = dt.datetime(2015, 1, 1)
 
 # What the label listens to, on standardised parts: see `_score`.
 _END = np.array([0.50, 0.45, 0.35, 0.30])
-_TREND = np.array([0.85, 0.75, 0.45, 0.55])
-_INTERACTION = 0.80
+_TREND = np.array([0.98, 0.86, 0.52, 0.63])
+_INTERACTION = 0.90
 _AGE = 0.35
 
 _SICKER_MORE_OFTEN = 0.35  # log rate per unit of mean severity
@@ -267,7 +268,7 @@ def _observe(
             if m.stream != stream:
                 continue
             offset = rng.normal(0.0, _STAY_OFFSET, len(x)) * noise
-            white = rng.normal(0.0, 0.4, len(stay)) * noise[stay]
+            white = rng.normal(0.0, _WHITE_NOISE, len(stay)) * noise[stay]
             taken = rng.random(len(stay)) < _TAKEN
             view = x[stay, :, hour] @ np.array(m.loadings) + offset[stay] + white + device[m.code]
             value = np.clip(m.mean + m.spread * view, m.low, m.high).round(m.decimals)

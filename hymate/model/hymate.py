@@ -13,7 +13,8 @@ Mottalib, Phan, Beheshti, arXiv 2509.24118, section 3 (https://arxiv.org/html/25
     heads        forecast (B, V + 1), logits (B,)                            heads.py
 
 Padding stands on the right and the Mamba blocks are causal, so padding never reaches a real
-observation there; attention and fusion mask it. A stay's output is the same alone or in any batch.
+observation there. It enters as zero and leaves as zero, since its gate SiLU(0) is closed; attention
+and fusion mask it. A stay's output is the same alone or in any batch.
 """
 
 from __future__ import annotations
@@ -70,7 +71,6 @@ class HyMaTE(nn.Module):
         x = self.embedding_dropout(self.embedding(batch))  # (B, L, d)
         for block in self.mamba:
             x = block(x)
-        x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
         for layer in self.attention:
             x = layer(x, mask)
         pooled: Tensor = self.fusion(self.norm(x), mask)  # (B, L, d) -> (B, d)

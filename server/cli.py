@@ -24,7 +24,7 @@ def simulate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run directory; default: runs/<study name>. An earlier run there is kept aside."),
+        typer.Option(help="Run directory; default: runs/ and the study's name. An earlier run there is kept aside."),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -41,14 +41,14 @@ def simulate(
 
     **Examples**
 
-        hymate-simulate                                             # the demo, a few minutes
+        hymate-simulate
 
-        hymate-simulate --config deploy/configs/physionet2012.yaml  # four ICU types as hospitals
+        hymate-simulate --config deploy/configs/physionet2012.yaml
 
         hymate-simulate --config my-study.yaml --out runs/try-2 --set seed=1 --json
 
-    **What comes out**: the run directory, with report.json (every figure), model/ (weights, config,
-    vocabulary), metrics.jsonl, participation.jsonl, checkpoints/ and tensorboard/.
+    **What comes out**: the run directory, with report.html and report.json (every figure), model/
+    (weights, config, vocabulary), metrics.jsonl, participation.jsonl, checkpoints/ and tensorboard/.
 
     Exit code 0: the report was written. 1: the study ended early, and the last line says why.
     2: something given cannot be used, and the line says what to change.

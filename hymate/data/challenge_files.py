@@ -68,7 +68,7 @@ def find_sets(raw: Path) -> list[RawSet]:
 
 
 def read_records(source: Path) -> list[Record]:
-    """Every record of one set, by RecordID, so that the order on disk does not matter.
+    """Every record of one set, as it lies there: what is written later does not depend on the order.
 
     Raises:
         InputFault: the archive is broken, a file is empty or is no file of the challenge.
@@ -81,7 +81,7 @@ def read_records(source: Path) -> list[Record]:
         records[record.record_id] = record
     if not records:
         raise InputFault(source, "holds no record (NUMBER.txt)", WHERE_FROM)
-    return [records[record_id] for record_id in sorted(records)]
+    return list(records.values())
 
 
 def read_outcomes(path: Path) -> dict[int, tuple[bool, float | None]]:

@@ -182,6 +182,12 @@ def empty_archive(raw: Path) -> None:
         pass
 
 
+def same_record_twice_in_an_archive(raw: Path) -> None:
+    source = write_set(raw, "b", ordinary(500, 2), packed=".zip")
+    with zipfile.ZipFile(source, "a") as archive:
+        archive.writestr("copy/500.txt", record(500))
+
+
 def same_record_in_two_sets(raw: Path) -> None:
     write_set(raw, "b", ordinary(3, 1))
 
@@ -231,6 +237,7 @@ FAULTS: list[tuple[Callable[[Path], object], str, str]] = [
     ),
     (outcomes_missing_a_row, "raw/Outcomes-a.txt", "no row for RecordID 3, which set-a holds"),
     (outcomes_twice, "raw/Outcomes-a.txt", "line 14: RecordID 3 is listed twice"),
+    (same_record_twice_in_an_archive, "raw/set-b.zip: copy/500.txt", "record 500 is there twice"),
     (same_record_in_two_sets, "raw/set-b/3.txt", "record 3 is also in set-a"),
     (cut_archive, "raw/set-b.tar.gz", "cannot be read"),
     (not_a_zip, "raw/set-b.zip", "cannot be read"),

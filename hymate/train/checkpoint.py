@@ -6,6 +6,9 @@ not by position, so a state belongs to names and shapes:
 
     weights/<parameter>
     optimiser/<parameter>/<exp_avg | exp_avg_sq | step>
+
+Learning rate and other settings are not kept: they come from the configuration, which may have
+changed since.
 """
 
 from __future__ import annotations
@@ -26,7 +29,6 @@ from hymate.data.durable import flush_folder
 from hymate.errors import InputFault
 
 FORMAT = "hymate-checkpoint-1"
-SCALARS = ("lr", "betas", "eps", "weight_decay")
 
 
 def save_weights(path: Path, model: nn.Module, state: Mapping[str, Any] | None = None) -> None:
@@ -42,23 +44,25 @@ def load_weights(path: Path, model: nn.Module) -> dict[str, Any]:
 
 
 def save_optimiser(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Write AdamW's moments and step counts by parameter name, and each group's settings."""
-    arrays, groups = _optimiser(model, optimiser)
-    _write(path, arrays, {"groups": groups})
+    """Write AdamW's moments and step counts by parameter name."""
+    _write(path, _optimiser(model, optimiser), {"optimiser": True})
 
 
 def load_optimiser(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Put the file's moments, steps and settings into `optimiser`, which holds `model`'s parameters."""
+    """Put the file's moments and steps into `optimiser`, which holds `model`'s parameters.
+
+    Raises `InputFault` as `load_checkpoint` does, and leaves the optimiser as it was then.
+    """
     arrays, header = _read(path)
-    _load_optimiser(path, arrays, header, model, optimiser)
+    _fill(model, optimiser, _slots(path, arrays, header, model))
 
 
 def save_checkpoint(
     path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any] | None = None
 ) -> None:
     """Write weights, optimiser and `state` (anything JSON holds) as one file: they belong together."""
-    arrays, groups = _optimiser(model, optimiser)
-    _write(path, _weights(model) | arrays, {"state": dict(state or {}), "groups": groups})
+    arrays = _weights(model) | _optimiser(model, optimiser)
+    _write(path, arrays, {"state": dict(state or {}), "optimiser": True})
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
@@ -67,9 +71,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
     Raises `InputFault` for a missing, corrupt or foreign file, or one of another model.
     """
     arrays, header = _read(path)
-    _check_optimiser(path, arrays, header, model, optimiser)
+    slots = _slots(path, arrays, header, model)
     _load_weights(path, arrays, model)
-    _load_optimiser(path, arrays, header, model, optimiser)
+    _fill(model, optimiser, slots)
     return _state(header)
 
 
@@ -77,17 +81,13 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {f"weights/{name}": tensor.detach() for name, tensor in model.state_dict().items()}
 
 
-def _optimiser(
-    model: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+def _optimiser(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
     name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    arrays = {
-        f"optimiser/{name_of[id(parameter)]}/{key}": torch.as_tensor(value)
+    return {
+        f"optimiser/{name_of[id(parameter)]}/{slot}": torch.as_tensor(value)
         for parameter, slots in optimiser.state.items()
-        for key, value in slots.items()
+        for slot, value in slots.items()
     }
-    groups = [{key: group[key] for key in SCALARS} for group in optimiser.param_groups]
-    return arrays, groups
 
 
 def _load_weights(path: Path, arrays: Mapping[str, Tensor], model: nn.Module) -> None:
@@ -105,14 +105,12 @@ def _load_weights(path: Path, arrays: Mapping[str, Tensor], model: nn.Module) ->
     model.load_state_dict(found)
 
 
-def _check_optimiser(
-    path: Path,
-    arrays: Mapping[str, Tensor],
-    header: Mapping[str, Any],
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+def _slots(
+    path: Path, arrays: Mapping[str, Tensor], header: Mapping[str, Any], model: nn.Module
 ) -> dict[str, dict[str, Tensor]]:
-    """The file's slots by parameter, once they are known to fit the model."""
+    """The file's optimiser state by parameter, once it is known to fit the model."""
+    if not header.get("optimiser"):
+        raise InputFault(path, "holds no optimiser state", "start the phase anew")
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     slots: dict[str, dict[str, Tensor]] = {}
     for key, tensor in arrays.items():
@@ -124,19 +122,12 @@ def _check_optimiser(
                 path, f"optimiser state of '{name}' does not fit this model", "start the phase anew"
             )
         slots.setdefault(name, {})[slot] = tensor
-    if len(header.get("groups", ())) != len(optimiser.param_groups):
-        raise InputFault(path, "holds no state of this optimiser", "start the phase anew")
     return slots
 
 
-def _load_optimiser(
-    path: Path,
-    arrays: Mapping[str, Tensor],
-    header: Mapping[str, Any],
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+def _fill(
+    model: nn.Module, optimiser: torch.optim.Optimizer, slots: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    slots = _check_optimiser(path, arrays, header, model, optimiser)
     optimiser.state.clear()
     for name, parameter in model.named_parameters():
         if name in slots:
@@ -144,8 +135,6 @@ def _load_optimiser(
                 slot: tensor if slot == "step" else tensor.to(parameter.device)
                 for slot, tensor in slots[name].items()
             }
-    for group, stored in zip(optimiser.param_groups, header["groups"], strict=True):
-        group.update({key: tuple(value) if key == "betas" else value for key, value in stored.items()})
 
 
 def _state(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,6 +134,15 @@ def test_threads_do_not_change_a_bit(isa: str, shape: tuple[int, int, int, int],
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+@pytest.mark.parametrize("names", [("A", "D", "delta_bias"), ("A",), ("D",), ("delta_bias",)])
+def test_parameters_that_differ_between_samples(isa: str, names: tuple[str, ...]) -> None:
+    inputs = scan_inputs(3, 19, 18, 5)
+    factors = torch.tensor([1.0, 0.5, 2.0])
+    for name in names:
+        inputs[name] = inputs[name] * factors.reshape(3, *[1] * inputs[name].dim())
+    compare(inputs)
+
+
 def test_per_sample_gradients() -> None:
     inputs = scan_inputs(4, 40, 19, 5)
     dy = torch.randn_like(inputs["u"])

@@ -179,7 +179,8 @@ def measure(shape: Shape, seconds: float, check: bool) -> dict[str, object]:
         "ratio_vs_mambapy_forward": None if mambapy_infer is None else mambapy_infer / infer["native"],
         "max_rel_err": largest_error(shape) if check else None,
         "exponentials_per_element": 2 * shape.state,
-        "bytes_per_element": 4 * (4 + 8) + 8 * shape.state / 16,
+        # Forward u, delta, z, y; backward u, delta, z, dy and three gradients; checkpoints out and in.
+        "bytes_per_element": 4 * (4 + 7) + 8 * shape.state / 16,
         "exponentials_per_second_per_thread": rate,
         "exponential_bound_ms": bound_ms,
         "share_of_exponential_bound": bound_ms / train["native"],

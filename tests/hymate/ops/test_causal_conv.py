@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
@@ -93,6 +94,7 @@ def test_nan_stays_in_its_channel_and_future(isa: str) -> None:
 
 
 def test_operator_registration() -> None:
+    importlib.import_module("hymate.ops.convolution_native")
     x, weight, bias = (tensor.requires_grad_() for tensor in conv_inputs(2, 9, 5, 4))
     torch.library.opcheck(torch.ops.hymate.causal_conv1d_silu.default, (x, weight, bias))
 

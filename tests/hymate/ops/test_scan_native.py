@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
@@ -182,12 +183,14 @@ def test_nan_in_gives_nan_out(isa: str, name: str) -> None:
 
 @pytest.mark.parametrize("needs", [True, False])
 def test_operator_registration(needs: bool) -> None:
+    importlib.import_module("hymate.ops.scan_native")
     inputs = scan_inputs(2, 20, 16, 3)
     tensors = tuple(tensor.requires_grad_(needs) for tensor in inputs.values())
     torch.library.opcheck(torch.ops.hymate.selective_scan.default, (*tensors, True, needs))
 
 
 def test_backward_recomputes_what_the_forward_did_not_save() -> None:
+    importlib.import_module("hymate.ops.scan_native")
     inputs = {name: tensor.requires_grad_() for name, tensor in scan_inputs(2, 40, 5, 3).items()}
     dy = torch.randn_like(inputs["u"])
     results = []

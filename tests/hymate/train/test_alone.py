@@ -49,17 +49,20 @@ def merit(tuning: Tuning | None) -> float:
 
 
 def test_the_best_weights_are_restored() -> None:
-    """A learning rate that wrecks the model: what is kept is the round that tuned best."""
-    store = planted_store()
-    wild = FINETUNE.model_copy(update={"rounds": 12, "learning_rate": 0.3, "patience": 3})
+    """Three labels in ten are wrong, so training soon over-fits: the round that tuned best is kept."""
+    clean = planted_store()
+    wrong = np.random.default_rng(0).random(len(clean)) < 0.3
+    store = replace(clean, label=np.where(wrong, 1 - clean.label, clean.label).astype(np.float32))
+    wild = FINETUNE.model_copy(update={"rounds": 12, "learning_rate": 0.03, "patience": 3})
     model = new_model()
     result = train_alone(store, model, PRETRAIN.model_copy(update={"rounds": 0}), wild, 0)
     merits = [merit(progress.tuning) for progress in result.rounds]
     best = merit(result.tuning)
     assert best >= max(merits)
-    assert merits[-1] < best  # it did get worse
+    assert merits[-1] < best - 0.05  # it did get worse
     rows = store.rows("tuning")
     assert auroc(store.label[rows].astype(np.float64), score(model, store, rows)) == result.tuning.auroc
+    assert result.best_epoch >= 1
     assert result.finetune_epochs == result.best_epoch + 3  # patience; 12 were allowed
     assert result.finetune_epochs < 12
     assert result.pretrain_epochs == 0

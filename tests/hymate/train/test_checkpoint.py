@@ -94,6 +94,36 @@ def test_moments_go_by_name_not_by_position(tmp_path: Path) -> None:
     assert all(torch.equal(expected[key], found[key]) for key in expected)
 
 
+def test_loading_forgets_what_the_optimiser_knew(tmp_path: Path) -> None:
+    model, optimiser = trained()
+    save_optimiser(tmp_path / "fresh", model, make_optimiser(model, FINETUNE))
+    load_optimiser(tmp_path / "fresh", model, optimiser)
+    assert not optimiser.state
+
+
+def test_weights_without_optimiser_are_no_checkpoint(tmp_path: Path) -> None:
+    """Refused before anything is loaded: half a checkpoint would train on with wrong moments."""
+    save_weights(tmp_path / "w", new_model(seed=3))
+    model, optimiser = trained()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(InputFault, match="holds no optimiser state"):
+        load_checkpoint(tmp_path / "w", model, optimiser)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_optimiser_state_of_another_shape_is_refused(tmp_path: Path) -> None:
+    wide = MODEL.model_copy(update={"expand": 4})
+    wider = new_model(config=wide)
+    its = make_optimiser(wider, FINETUNE)
+    for parameter in wider.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    its.step()
+    save_optimiser(tmp_path / "o", wider, its)
+    model, optimiser = trained()
+    with pytest.raises(InputFault, match=r"optimiser state of 'mamba\.0.* does not fit"):
+        load_optimiser(tmp_path / "o", model, optimiser)
+
+
 def damaged(content: bytes, kind: str) -> bytes:
     middle = len(content) // 2
     return {
@@ -137,6 +167,16 @@ def test_another_models_file_changes_nothing(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     found = moments(model, optimiser)
     assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_a_new_file_takes_the_old_ones_place_in_one_step(tmp_path: Path) -> None:
+    """Whoever holds the old file open goes on reading the old one: it is replaced, not overwritten."""
+    path = tmp_path / "last.safetensors"
+    save_weights(path, new_model(), {"round": 1})
+    (tmp_path / "held").hardlink_to(path)
+    save_weights(path, new_model(seed=5), {"round": 2})
+    assert load_weights(tmp_path / "held", new_model()) == {"round": 1}
+    assert load_weights(path, new_model()) == {"round": 2}
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

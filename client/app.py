@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from client import evaluation, queries, training
 from client.site import SiteConfig, load_site
 from hymate.errors import InputFault
+from hymate.ops.allocator import reuse_memory
 from hymate.protocol import (
     AloneRequest,
     DescribeRequest,
@@ -53,6 +54,7 @@ def answer(message: Message, context: Context, respond: Answer) -> Message:
     # Fixed per site, not per machine: the number of threads decides the order of sums.
     torch.set_num_threads(site.threads)
     os.environ["OMP_NUM_THREADS"] = str(site.threads)
+    reuse_memory()
     try:
         content = respond(site, message.content)
     except InputFault as fault:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from flwr.app import Context, Message, RecordDict
@@ -16,7 +17,9 @@ from flwr.clientapp import ClientApp
 
 from client import evaluation, queries, training
 from client.site import SiteConfig, load_site
+from hymate.data.store import TripletStore
 from hymate.errors import InputFault
+from hymate.model.hymate import HyMaTE
 from hymate.ops.allocator import reuse_memory
 from hymate.protocol import (
     AloneRequest,
@@ -27,7 +30,9 @@ from hymate.protocol import (
     PretrainRequest,
     Refusal,
     StatisticsRequest,
+    TrainReply,
 )
+from hymate.train.loop import LocalHook
 from strategies.registry import make_algorithm
 from strategies.wire import pack, unpack, unpack_weights
 
@@ -85,28 +90,31 @@ def prepare(message: Message, context: Context) -> Message:
     )
 
 
-@app.train("pretrain")
-def pretrain(message: Message, context: Context) -> Message:
+Request = TypeVar("Request", PretrainRequest, FinetuneRequest)
+Train = Callable[[SiteConfig, Request, HyMaTE, TripletStore, LocalHook | None], TrainReply]
+
+
+def train_round(kind: type[Request], train: Train[Request]) -> Answer:
+    """The handler of one kind of training round: weights in, local epochs, weights out."""
+
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        request = unpack(content, PretrainRequest)
+        request = unpack(content, kind)
         model, store = training.received_model(site, request, unpack_weights(content))
         hook = make_algorithm(request.strategy.name, request.strategy.settings).local_hook()
-        reply = training.pretrain(site, request, model, store, hook)
+        reply = train(site, request, model, store, hook)
         return pack(reply, training.sent_weights(model), examples=reply.stays)
 
-    return answer(message, context, respond)
+    return respond
+
+
+@app.train("pretrain")
+def pretrain(message: Message, context: Context) -> Message:
+    return answer(message, context, train_round(PretrainRequest, training.pretrain))
 
 
 @app.train("finetune")
 def finetune(message: Message, context: Context) -> Message:
-    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        request = unpack(content, FinetuneRequest)
-        model, store = training.received_model(site, request, unpack_weights(content))
-        hook = make_algorithm(request.strategy.name, request.strategy.settings).local_hook()
-        reply = training.finetune(site, request, model, store, hook)
-        return pack(reply, training.sent_weights(model), examples=reply.stays)
-
-    return answer(message, context, respond)
+    return answer(message, context, train_round(FinetuneRequest, training.finetune))
 
 
 @app.train("alone")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from client.evaluation import report_on
 from client.queries import agreed_store
 from client.site import SiteConfig
 from client.state import OptimiserMemory
+from hymate.config import FinetuneConfig, PretrainConfig
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE, build_model
@@ -26,6 +28,7 @@ from hymate.protocol import (
 )
 from hymate.train.alone import train_alone
 from hymate.train.loop import (
+    EpochResult,
     LocalHook,
     finetune_epochs,
     forecast_error,
@@ -34,6 +37,13 @@ from hymate.train.loop import (
 )
 
 Weights = Mapping[str, NDArray[np.generic]]
+
+
+class EpochSpan(TypedDict):
+    """Which epochs of a phase a round trains, counted from 0."""
+
+    first_epoch: int
+    epochs: int
 
 
 def received_model(site: SiteConfig, request: Training, weights: Weights) -> tuple[HyMaTE, TripletStore]:
@@ -69,64 +79,63 @@ def pretrain(
     site: SiteConfig, request: PretrainRequest, model: HyMaTE, store: TripletStore, hook: LocalHook | None
 ) -> TrainReply:
     """Forecast error of the weights received, then this round's epochs of masked forecasting."""
-    config = request.pretrain
-    received = forecast_error(model, store, config, seed=request.seed)
-    optimiser = make_optimiser(model, config)
-    memory = OptimiserMemory(site, request.study, "pretrain")
-    if request.strategy.optimiser_state == "keep":
-        memory.restore(model, optimiser, request.round)
-    done = pretrain_epochs(
-        model,
-        store,
-        config,
-        optimiser,
-        seed=request.seed,
-        first_epoch=(request.round - 1) * config.local_epochs,
-        epochs=config.local_epochs,
-        hook=hook,
-    )
-    if request.strategy.optimiser_state == "keep":
-        memory.remember(model, optimiser, request.round)
-    return TrainReply(
-        site=site.name,
-        stays=done.stays,
-        loss=done.loss,
-        steps=done.steps,
-        seconds=done.seconds,
-        received_error=received,
-    )
+    received = forecast_error(model, store, request.pretrain, seed=request.seed)
+
+    def train(optimiser: torch.optim.AdamW, span: EpochSpan) -> EpochResult:
+        return pretrain_epochs(
+            model, store, request.pretrain, optimiser, seed=request.seed, hook=hook, **span
+        )
+
+    done = _local_round(site, request, model, "pretrain", request.pretrain, train)
+    return _reply(site, done).model_copy(update={"received_error": received})
 
 
 def finetune(
     site: SiteConfig, request: FinetuneRequest, model: HyMaTE, store: TripletStore, hook: LocalHook | None
 ) -> TrainReply:
     """Score of the weights received on tuning, then this round's epochs on the label."""
-    config = request.finetune
     received = report_on(model, store, "tuning", site.policy)
+
+    def train(optimiser: torch.optim.AdamW, span: EpochSpan) -> EpochResult:
+        return finetune_epochs(
+            model,
+            store,
+            request.finetune,
+            optimiser,
+            positive_weight=request.positive_weight,
+            seed=request.seed,
+            hook=hook,
+            **span,
+        )
+
+    done = _local_round(site, request, model, "finetune", request.finetune, train)
+    return _reply(site, done).model_copy(update={"received": received})
+
+
+def _local_round(
+    site: SiteConfig,
+    request: PretrainRequest | FinetuneRequest,
+    model: HyMaTE,
+    phase: str,
+    config: PretrainConfig | FinetuneConfig,
+    train: Callable[[torch.optim.AdamW, EpochSpan], EpochResult],
+) -> EpochResult:
+    """This round's epochs, between restoring and remembering the optimiser as the study wants it."""
     optimiser = make_optimiser(model, config)
-    memory = OptimiserMemory(site, request.study, "finetune")
-    if request.strategy.optimiser_state == "keep":
+    memory = OptimiserMemory(site, request.study, phase)
+    keep = request.strategy.optimiser_state == "keep"
+    if keep:
         memory.restore(model, optimiser, request.round)
-    done = finetune_epochs(
-        model,
-        store,
-        config,
-        optimiser,
-        positive_weight=request.positive_weight,
-        seed=request.seed,
-        first_epoch=(request.round - 1) * config.local_epochs,
-        epochs=config.local_epochs,
-        hook=hook,
-    )
-    if request.strategy.optimiser_state == "keep":
+    first = (request.round - 1) * config.local_epochs
+    done = train(optimiser, {"first_epoch": first, "epochs": config.local_epochs})
+    if keep:
         memory.remember(model, optimiser, request.round)
+    return done
+
+
+def _reply(site: SiteConfig, done: EpochResult) -> TrainReply:
     return TrainReply(
-        site=site.name,
-        stays=done.stays,
-        loss=done.loss,
-        steps=done.steps,
-        seconds=done.seconds,
-        received=received,
+        site=site.name, stays=done.stays, loss=done.loss, steps=done.steps, seconds=done.seconds
     )
 
 

@@ -21,7 +21,7 @@ from server.journal import METRICS, PARTICIPATION, Journal, write_status
 from server.report.figures import Outcome, build_report
 from server.report.page import render_page
 from server.rounds import Federation, StudyFailure
-from server.study import StudyConfig, load_study
+from server.study import StudyConfig, dump_study, load_study
 
 app = ServerApp()
 
@@ -95,7 +95,7 @@ def run_study(grid: Grid, study: StudyConfig, folder: Path, expected_sites: int)
         )
     )
     write_text(folder / "report.json", json.dumps(report, indent=2))
-    page = render_page(report, _lines(folder / METRICS), (folder / "study.yaml").read_text(encoding="utf-8"))
+    page = render_page(report, _lines(folder / METRICS), dump_study(study))
     write_text(folder / "report.html", page)
     journal.metric("report", "written")
     journal.close()

@@ -24,7 +24,9 @@ def simulate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run directory; default: runs/ and the study's name. An earlier run there is kept aside."),
+        typer.Option(
+            help="Run directory; default: runs/ and the study's name. An earlier run there is kept aside."
+        ),
     ] = None,
     overrides: Annotated[
         list[str] | None,

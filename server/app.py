@@ -12,7 +12,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from hymate.data.durable import write_text
+from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.protocol import DescribeRequest
 from server import phases

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hymate.data.durable import write_text
 from hymate.data.vocabulary import Vocabulary
+from hymate.durable import write_text
 from hymate.model.hymate import HyMaTE
 from hymate.train.checkpoint import save_weights
 from server.study import StudyConfig

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hymate.data.durable import write_text
+from hymate.durable import write_text
 
 METRICS = "metrics.jsonl"
 PARTICIPATION = "participation.jsonl"

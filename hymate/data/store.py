@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hymate.config import TaskConfig
-from hymate.data.durable import flush_folder, write_text
+from hymate.durable import flush_folder, write_text
 from hymate.errors import InputFault
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from hymate.config import VocabularyConfig
-from hymate.data.durable import write_text
 from hymate.data.statistics import CodeStatistics, SiteStatistics, merge_statistics
+from hymate.durable import write_text
 from hymate.errors import InputFault
 
 SCHEMA = 1

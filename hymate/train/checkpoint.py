@@ -14,8 +14,6 @@ changed since.
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from hymate.data.durable import flush_folder
+from hymate.durable import write_bytes
 from hymate.errors import InputFault
 
 FORMAT = "hymate-checkpoint-1"
@@ -143,21 +141,12 @@ def _state(header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(path: Path, arrays: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = save(
         {name: tensor.cpu().contiguous() for name, tensor in arrays.items()},
-        metadata={"format": FORMAT, "header": json.dumps(header)},
+        # One key: safetensors writes several in no fixed order, and equal weights are to be equal files.
+        metadata={"header": json.dumps({"format": FORMAT, **header})},
     )
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    flush_folder(path.parent)
+    write_bytes(path, content)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -167,9 +156,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        if metadata.get("format") != FORMAT:
+        header: dict[str, Any] = json.loads(metadata.get("header", "{}"))
+        if header.get("format") != FORMAT:
             raise InputFault(path, "is no checkpoint of this program", f"expected format {FORMAT}")
-        header: dict[str, Any] = json.loads(metadata["header"])
     except (SafetensorError, OSError, KeyError, ValueError):
         raise InputFault(
             path, "is damaged, or no checkpoint", "restore it from a copy, or start anew"

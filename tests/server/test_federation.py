@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.serverapp import Grid
-from safetensors.numpy import load_file
 
 from client.queries import agreed_store
 from client.site import load_site
@@ -105,10 +104,8 @@ def test_the_order_of_replies_changes_nothing(tmp_path: Path) -> None:
     first, _ = run(tmp_path / "a", small_study(), hospitals=3, seed=1)
     second, _ = run(tmp_path / "b", small_study(), hospitals=3, seed=2)
     assert figures(first) == figures(second)
-    weights = [load_file(tmp_path / name / "model" / "weights.safetensors") for name in "ab"]
-    assert weights[0].keys() == weights[1].keys()
-    for name, array in weights[0].items():
-        assert array.tobytes() == weights[1][name].tobytes(), name
+    weights = [(tmp_path / name / "model" / "weights.safetensors").read_bytes() for name in "ab"]
+    assert weights[0] == weights[1]
 
 
 def test_another_seed_is_another_study(tmp_path: Path) -> None:

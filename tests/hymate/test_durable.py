@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hymate.data.durable import write_text
+from hymate.durable import write_text
 
 
 def test_until_the_text_is_on_the_disk_the_old_file_stands(

@@ -8,16 +8,21 @@ from pathlib import Path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put `text` at `path` in one step: a reader sees the old file or the new one, never a part.
+    """`write_bytes` for text, in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
 
-    The text is written to a temporary name beside `path`, flushed to the disk and renamed; the
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put `content` at `path` in one step: a reader sees the old file or the new one, never a part.
+
+    The content is written to a temporary name beside `path`, flushed to the disk and renamed; the
     folder is flushed too, so that the rename outlives a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -20,7 +20,7 @@ from client.site import SiteConfig, load_site
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
-from hymate.ops.allocator import reuse_memory
+from hymate.ops.allocator import release_memory, reuse_memory
 from hymate.protocol import (
     AloneRequest,
     DescribeRequest,
@@ -64,6 +64,8 @@ def answer(message: Message, context: Context, respond: Answer) -> Message:
         content = respond(site, message.content)
     except InputFault as fault:
         content = pack(Refusal(site=site.name, reason=str(fault)))
+    finally:
+        release_memory()  # a simulation keeps this process for the next site
     return Message(content, reply_to=message)
 
 

@@ -23,3 +23,11 @@ def reuse_memory() -> bool:
     if mallopt is None:
         return False
     return all([mallopt(_MMAP_THRESHOLD, _LIMIT), mallopt(_TRIM_THRESHOLD, _LIMIT)])
+
+
+def release_memory() -> bool:
+    """Hand memory that is free but kept back to the system; True if some was. Call between tasks."""
+    if sys.platform != "linux":
+        return False
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim is not None and bool(trim(0))

@@ -58,6 +58,9 @@ class ModelConfig(Frozen):
     expand: Count = 2
     attention_layers: Annotated[int, Field(ge=0)] = 1
     attention_heads: Count = 4
+    attention_window: Count | None = None
+    """Observations that attention sees on each side of one's own; None: all. Given, time is linear in
+    length."""
     d_static: Count = 16
     """Width of the demographics' embedding that is concatenated with the pooled sequence."""
     dropout: Probability = 0.2

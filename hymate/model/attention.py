@@ -4,7 +4,7 @@ HyMaTE, arXiv 2509.24118, section 3; fusion attention is STraTS', arXiv 2107.142
 
     B, L, d      batch, padded length, d_model
     H, k         heads, width of a head: H k = d
-    q, k, v      (B, H, L, k)
+    qkv          (B, L, 3 H k)  queries, keys, values; ops/attention.py
     c            (B, L, d)   contextual embeddings, the input of the fusion
     a            (B, L)      u^T tanh(W c + b), then softmax over the real observations
     pooled       (B, d)      sum_i a_i c_i; zero for a stay without observations
@@ -17,41 +17,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hymate.model.dropout import Dropout
-from hymate.model.mamba import RMS_EPSILON
+from hymate.model.layers import Linear, RMSNorm
+from hymate.ops.attention import attention
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention among real observations: (B, L, d) -> (B, L, d)."""
+    """Multi-head attention among real observations, or those within `window`: (B, L, d) -> (B, L, d)."""
 
-    def __init__(self, d_model: int, heads: int) -> None:
+    def __init__(self, d_model: int, heads: int, window: int | None = None) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.out = nn.Linear(d_model, d_model)
+        self.window = window
+        self.qkv = Linear(d_model, 3 * d_model)
+        self.out = Linear(d_model, d_model)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, L, d), mask (B, L) True where an observation is -> (B, L, d)."""
-        # A stay without observations attends to its (zero) padding: over no key at all, some
-        # backends of SDPA give NaN.
-        seen = mask | ~mask.any(dim=1, keepdim=True)  # (B, L)
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, L, 3d) -> (B, L, 3, H, k)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x (B, H, L, k)
-        # No dropout on the weights: it would take SDPA off the path that is linear in memory.
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :])
-        out: Tensor = self.out(y.transpose(1, 2).flatten(2))  # (B, H, L, k) -> (B, L, d)
+        """x (B, L, d), mask (B, L) True where an observation is, on the left -> (B, L, d)."""
+        # No dropout on the attention weights: they are never in memory all at once.
+        y = attention(self.qkv(x), mask.sum(dim=1), self.heads, self.window)  # (B, L, 3d) -> (B, L, d)
+        out: Tensor = self.out(y)
         return out
 
 
 class AttentionLayer(nn.Module):
     """Transformer layer, pre-norm: self-attention, then FFN d -> 2d -> d with GELU."""
 
-    def __init__(self, d_model: int, heads: int, dropout: float) -> None:
+    def __init__(self, d_model: int, heads: int, dropout: float, window: int | None = None) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(d_model, eps=RMS_EPSILON)
-        self.attention = SelfAttention(d_model, heads)
-        self.ffn_norm = nn.RMSNorm(d_model, eps=RMS_EPSILON)
-        self.ffn_in = nn.Linear(d_model, 2 * d_model)
-        self.ffn_out = nn.Linear(2 * d_model, d_model)
+        self.attention_norm = RMSNorm(d_model)
+        self.attention = SelfAttention(d_model, heads, window)
+        self.ffn_norm = RMSNorm(d_model)
+        self.ffn_in = Linear(d_model, 2 * d_model)
+        self.ffn_out = Linear(2 * d_model, d_model)
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -66,8 +63,8 @@ class FusionAttention(nn.Module):
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(d_model, d_model)
-        self.score = nn.Linear(d_model, 1, bias=False)  # a bias would cancel in the softmax
+        self.hidden = Linear(d_model, d_model)
+        self.score = Linear(d_model, 1, bias=False)  # a bias would cancel in the softmax
 
     def weights(self, c: Tensor, mask: Tensor) -> Tensor:
         """c (B, L, d), mask (B, L) -> attention weights (B, L): sum to 1, or all 0 without observations."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hymate.data.batching import TripletBatch
+from hymate.model.layers import Linear
 
 
 class ScalarEmbedding(nn.Module):
@@ -28,8 +29,8 @@ class ScalarEmbedding(nn.Module):
     def __init__(self, d_model: int) -> None:
         super().__init__()
         hidden = max(1, math.isqrt(d_model))
-        self.hidden = nn.Linear(1, hidden)
-        self.out = nn.Linear(hidden, d_model, bias=False)
+        self.hidden = Linear(1, hidden)
+        self.out = Linear(hidden, d_model, bias=False)
         for layer in (self.hidden, self.out):
             nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(self.hidden.bias)
@@ -66,8 +67,8 @@ class StaticEmbedding(nn.Module):
 
     def __init__(self, static_width: int, d_static: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(static_width, 2 * d_static)
-        self.out = nn.Linear(2 * d_static, d_static)
+        self.hidden = Linear(static_width, 2 * d_static)
+        self.out = Linear(2 * d_static, d_static)
 
     def forward(self, static: Tensor) -> Tensor:
         """static (B, S) -> (B, d_static)."""

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from hymate.model.layers import Linear
+
 
 class ForecastHead(nn.Module):
     """Linear: z -> the next window's values."""
 
     def __init__(self, width: int, codes: int) -> None:
         super().__init__()
-        self.out = nn.Linear(width, codes + 1)
+        self.out = Linear(width, codes + 1)
 
     def forward(self, z: Tensor) -> Tensor:
         """z (B, w) -> (B, V + 1)."""
@@ -29,7 +31,7 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.out = nn.Linear(width, 1)
+        self.out = Linear(width, 1)
 
     def forward(self, z: Tensor) -> Tensor:
         """z (B, w) -> logits (B,)."""

@@ -29,7 +29,8 @@ from hymate.model.attention import AttentionLayer, FusionAttention
 from hymate.model.dropout import Dropout
 from hymate.model.embedding import StaticEmbedding, TripletEmbedding
 from hymate.model.heads import ClassificationHead, ForecastHead
-from hymate.model.mamba import RMS_EPSILON, MambaBlock
+from hymate.model.layers import RMSNorm
+from hymate.model.mamba import MambaBlock
 
 
 class HyMaTE(nn.Module):
@@ -55,9 +56,10 @@ class HyMaTE(nn.Module):
             for _ in range(config.mamba_blocks)
         )
         self.attention = nn.ModuleList(
-            AttentionLayer(d, config.attention_heads, config.dropout) for _ in range(config.attention_layers)
+            AttentionLayer(d, config.attention_heads, config.dropout, config.attention_window)
+            for _ in range(config.attention_layers)
         )
-        self.norm = nn.RMSNorm(d, eps=RMS_EPSILON)
+        self.norm = RMSNorm(d)
         self.fusion = FusionAttention(d)
         self.static = StaticEmbedding(static_width, config.d_static) if static_width else None
         self.forecast_head = ForecastHead(self.width, codes)

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from hymate.model.dropout import Dropout
+from hymate.model.layers import Linear, RMSNorm
 from hymate.ops.causal_conv import causal_conv1d_silu
 from hymate.ops.selective_scan import selective_scan
 
 DT_MIN, DT_MAX, DT_FLOOR = 1e-3, 1e-1, 1e-4  # first step sizes: log-uniform (arXiv 2312.00752, section 3.6)
-RMS_EPSILON = 1e-5
 
 
 class CausalConv1d(nn.Conv1d):
@@ -72,12 +72,12 @@ class Mamba(nn.Module):
         self.d_state = d_state
         self.dt_rank = math.ceil(d_model / 16)
 
-        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=False)
+        self.in_proj = Linear(d_model, 2 * self.d_inner, bias=False)
         self.conv1d = CausalConv1d(self.d_inner, d_conv)
-        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False)
-        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner)
+        self.x_proj = Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False)
+        self.dt_proj = Linear(self.dt_rank, self.d_inner)
         self.ssm = SelectiveSSM(self.d_inner, d_state)
-        self.out_proj = nn.Linear(self.d_inner, d_model, bias=False)
+        self.out_proj = Linear(self.d_inner, d_model, bias=False)
         self._first_steps()
 
     def _first_steps(self) -> None:
@@ -116,7 +116,7 @@ class MambaBlock(nn.Module):
 
     def __init__(self, d_model: int, d_state: int, d_conv: int, expand: int, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(d_model, eps=RMS_EPSILON)
+        self.norm = RMSNorm(d_model)
         self.mixer = Mamba(d_model, d_state, d_conv, expand)
         self.dropout = Dropout(dropout)
 

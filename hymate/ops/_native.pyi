@@ -44,6 +44,29 @@ def scan_backward(
     ddelta_bias: Tensor | None,
     threads: int,
 ) -> None: ...
+def norm_forward(x: Tensor, weight: Tensor, epsilon: float, y: Tensor, threads: int) -> None: ...
+def norm_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, epsilon: float, dx: Tensor, dweight: Tensor, threads: int
+) -> None: ...
+def attention_forward(
+    qkv: Tensor, lengths: Tensor, heads: int, window: int, y: Tensor, logsum: Tensor, threads: int
+) -> None: ...
+def attention_backward(
+    dy: Tensor,
+    qkv: Tensor,
+    lengths: Tensor,
+    heads: int,
+    window: int,
+    y: Tensor,
+    logsum: Tensor,
+    dqkv: Tensor,
+    threads: int,
+) -> None: ...
+def linear_forward(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, threads: int) -> None: ...
+def linear_backward_input(dy: Tensor, weight: Tensor, dx: Tensor, threads: int) -> None: ...
+def linear_backward_weight(
+    dy: Tensor, x: Tensor, dweight: Tensor, dbias: Tensor | None, threads: int
+) -> None: ...
 def convolution_forward(x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, threads: int) -> None: ...
 def convolution_backward(
     dy: Tensor,

@@ -4,7 +4,10 @@
 #error "define HYMATE_ISA: the namespace, and name, of the instruction set compiled for"
 #endif
 
+#include "attention.h"
 #include "convolution.h"
+#include "linear.h"
+#include "rms_norm.h"
 #include "scan_backward.h"
 #include "scan_forward.h"
 
@@ -19,7 +22,9 @@ static void exponential(const float *x, float *y, int64_t count) {
 }
 
 extern const Kernels kernels = {HYMATE_TEXT(HYMATE_ISA), W,           scan_forward, scan_backward,
-                                convolution_forward,     convolution_backward, exponential};
+                                convolution_forward,     convolution_backward, norm_forward, norm_backward,
+                                attention_forward,       attention_backward,   linear_forward, linear_backward_input,
+                                linear_backward_weight,  exponential};
 
 }  // namespace HYMATE_ISA
 }  // namespace hymate

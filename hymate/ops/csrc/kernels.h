@@ -72,6 +72,50 @@ struct ConvolutionGradients {
     float *dweight, *dbias; // ([batch,] channels, width), ([batch,] channels)
 };
 
+// Rows of adjacent elements, `step` apart.
+struct Matrix {
+    const float *data = nullptr;
+    int64_t step = 0;
+};
+
+struct Linear {
+    int64_t rows, inputs, outputs;
+    Matrix x;             // (rows, inputs); null where not needed
+    const float *weight;  // (outputs, inputs)
+    int threads;
+};
+
+struct Norm {
+    int64_t batch, length, width;
+    Sequence x;
+    Parameter weight;  // (width)
+    float epsilon;
+    int threads;
+};
+
+struct NormGradients {
+    Sequence dy;
+    float *dx;       // (batch, length, width)
+    float *dweight;  // ([batch,] width)
+};
+
+// Each position has its query, key and value in one row: (3, heads, width).
+struct Attention {
+    int64_t batch, length, heads, width;
+    Sequence qkv;
+    const int64_t *lengths;  // (batch): real positions of each sample; the others are padding
+    int64_t window;          // positions seen on each side
+    int threads;
+};
+
+// Zero where padding is.
+struct AttentionGradients {
+    Sequence dy;
+    const float *y;       // (batch, length, heads, width): what forward gave
+    const float *logsum;  // (batch, heads, length): log2 of each query's sum of e^score
+    float *dqkv;          // (batch, length, 3, heads, width)
+};
+
 struct Kernels {
     const char *isa;
     int lanes;
@@ -80,6 +124,13 @@ struct Kernels {
     bool (*scan_backward)(const Scan &, const ScanGradients &);
     bool (*convolution_forward)(const Convolution &, float *y);
     bool (*convolution_backward)(const Convolution &, const ConvolutionGradients &);
+    bool (*norm_forward)(const Norm &, float *y);
+    bool (*norm_backward)(const Norm &, const NormGradients &);
+    bool (*attention_forward)(const Attention &, float *y, float *logsum);
+    bool (*attention_backward)(const Attention &, const AttentionGradients &);
+    bool (*linear_forward)(const Linear &, const float *bias, float *y);
+    bool (*linear_backward_input)(const Linear &, const Matrix &dy, float *dx);
+    bool (*linear_backward_weight)(const Linear &, const Matrix &dy, float *dweight, float *dbias);
     void (*exponential)(const float *x, float *y, int64_t count);  // e^x, for tests and the roofline
 };
 

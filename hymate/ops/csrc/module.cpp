@@ -216,6 +216,130 @@ void convolution_backward(const Array &dy, const Array &x, const Array &weight, 
     run([&] { return kernels().convolution_backward(conv, out); });
 }
 
+Matrix matrix(const char *name, const Array &array, int64_t rows, int64_t columns) {
+    require_shape(name, array, {rows, columns});
+    if (columns > 1 && array.stride(1) != 1) refuse(name, "adjacent elements in its last dimension");
+    return {array.data(), array.stride(0)};
+}
+
+const float *whole(const char *name, const Array &array, std::initializer_list<int64_t> shape) {
+    require_shape(name, array, shape);
+    int64_t stride = 1;
+    for (size_t i = array.ndim(); i-- > 0; stride *= (int64_t)array.shape(i))
+        if (array.shape(i) > 1 && array.stride(i) != stride) refuse(name, "contiguous memory");
+    return array.data();
+}
+
+// `x` or `dy` gives the number of rows.
+Linear linear_arguments(const Array &rows, const Array &weight, int threads) {
+    if (rows.ndim() != 2 || weight.ndim() != 2) refuse("each argument", "two dimensions");
+    Linear linear = {};
+    linear.rows = rows.shape(0), linear.outputs = weight.shape(0), linear.inputs = weight.shape(1);
+    linear.weight = whole("weight", weight, {linear.outputs, linear.inputs});
+    linear.threads = threads < 1 ? 1 : threads;
+    return linear;
+}
+
+void linear_forward(const Array &x, const Array &weight, const Optional &bias, const Output &y, int threads) {
+    Linear linear = linear_arguments(x, weight, threads);
+    linear.x = matrix("x", x, linear.rows, linear.inputs);
+    const float *offset = bias ? whole("bias", *bias, {linear.outputs}) : nullptr;
+    float *to = output("y", y, linear.rows * linear.outputs);
+    run([&] { return kernels().linear_forward(linear, offset, to); });
+}
+
+void linear_backward_input(const Array &dy, const Array &weight, const Output &dx, int threads) {
+    const Linear linear = linear_arguments(dy, weight, threads);
+    const Matrix from = matrix("dy", dy, linear.rows, linear.outputs);
+    float *to = output("dx", dx, linear.rows * linear.inputs);
+    run([&] { return kernels().linear_backward_input(linear, from, to); });
+}
+
+void linear_backward_weight(const Array &dy, const Array &x, const Output &dweight, const OptionalOutput &dbias,
+                            int threads) {
+    if (dy.ndim() != 2 || x.ndim() != 2) refuse("each argument", "two dimensions");
+    Linear linear = {};
+    linear.rows = dy.shape(0), linear.outputs = dy.shape(1), linear.inputs = x.shape(1);
+    linear.threads = threads < 1 ? 1 : threads;
+    linear.x = matrix("x", x, linear.rows, linear.inputs);
+    const Matrix from = matrix("dy", dy, linear.rows, linear.outputs);
+    float *to = output("dweight", dweight, linear.outputs * linear.inputs);
+    float *offset = output("dbias", dbias, linear.outputs, dbias.has_value());
+    run([&] { return kernels().linear_backward_weight(linear, from, to, offset); });
+}
+
+Norm norm_arguments(const Array &x, const Array &weight, float epsilon, int threads) {
+    if (x.ndim() != 3) refuse("x", "three dimensions: batch, length, width");
+    Norm norm;
+    norm.batch = x.shape(0), norm.length = x.shape(1), norm.width = x.shape(2);
+    norm.x = sequence("x", x, norm.batch, norm.length, norm.width);
+    norm.weight = parameter("weight", weight, norm.batch, norm.width);
+    norm.epsilon = epsilon;
+    norm.threads = threads < 1 ? 1 : threads;
+    return norm;
+}
+
+void norm_forward(const Array &x, const Array &weight, float epsilon, const Output &y, int threads) {
+    const Norm norm = norm_arguments(x, weight, epsilon, threads);
+    float *to = output("y", y, norm.batch * norm.length * norm.width);
+    run([&] { return kernels().norm_forward(norm, to); });
+}
+
+void norm_backward(const Array &dy, const Array &x, const Array &weight, float epsilon, const Output &dx,
+                   const Output &dweight, int threads) {
+    const Norm norm = norm_arguments(x, weight, epsilon, threads);
+    NormGradients out;
+    out.dy = sequence("dy", dy, norm.batch, norm.length, norm.width);
+    out.dx = output("dx", dx, norm.batch * norm.length * norm.width);
+    out.dweight = output("dweight", dweight, extent(norm.weight, norm.batch, norm.width));
+    run([&] { return kernels().norm_backward(norm, out); });
+}
+
+using Lengths = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+Attention attention_arguments(const Array &qkv, const Lengths &lengths, int64_t heads, int64_t window,
+                              int threads) {
+    if (qkv.ndim() != 3) refuse("qkv", "three dimensions: batch, length, 3 * heads * width");
+    if (heads < 1 || qkv.shape(2) % (3 * heads)) refuse("qkv", "a last dimension that 3 * heads divides");
+    if (window < 0) refuse("window", "a value of at least 0");
+    Attention attention;
+    attention.batch = qkv.shape(0), attention.length = qkv.shape(1), attention.heads = heads;
+    attention.width = qkv.shape(2) / (3 * heads);
+    attention.qkv = sequence("qkv", qkv, attention.batch, attention.length, qkv.shape(2));
+    if ((int64_t)lengths.shape(0) != attention.batch) refuse("lengths", "one number per sample");
+    attention.lengths = lengths.data();
+    for (int64_t i = 0; i < attention.batch; ++i)
+        if (attention.lengths[i] < 0 || attention.lengths[i] > attention.length)
+            refuse("lengths", "values from 0 to the padded length");
+    attention.window = window < attention.length ? window : attention.length;
+    attention.threads = threads < 1 ? 1 : threads;
+    return attention;
+}
+
+void attention_forward(const Array &qkv, const Lengths &lengths, int64_t heads, int64_t window,
+                       const Output &y, const Output &logsum, int threads) {
+    const Attention attention = attention_arguments(qkv, lengths, heads, window, threads);
+    const int64_t positions = attention.batch * attention.length;
+    float *to = output("y", y, positions * heads * attention.width);
+    float *sums = output("logsum", logsum, positions * heads);
+    run([&] { return kernels().attention_forward(attention, to, sums); });
+}
+
+void attention_backward(const Array &dy, const Array &qkv, const Lengths &lengths, int64_t heads,
+                        int64_t window, const Array &y, const Array &logsum, const Output &dqkv, int threads) {
+    const Attention attention = attention_arguments(qkv, lengths, heads, window, threads);
+    const int64_t all = heads * attention.width;
+    AttentionGradients out;
+    out.dy = sequence("dy", dy, attention.batch, attention.length, all);
+    const Sequence seen = sequence("y", y, attention.batch, attention.length, all);
+    if (attention.batch * attention.length > 1 && (seen.step != all || seen.sample != attention.length * all))
+        refuse("y", "contiguous memory");
+    require_shape("logsum", logsum, {attention.batch, heads, attention.length});
+    out.y = y.data(), out.logsum = logsum.data();
+    out.dqkv = output("dqkv", dqkv, attention.batch * attention.length * 3 * all);
+    run([&] { return kernels().attention_backward(attention, out); });
+}
+
 void exponential(const Array &x, const Output &y, int64_t repetitions) {
     float *to = output("y", y, (int64_t)x.size());
     nb::gil_scoped_release release;
@@ -254,6 +378,21 @@ NB_MODULE(_native, m) {
           nb::arg("delta_softplus"), nb::arg("checkpoints"), nb::arg("du"), nb::arg("ddelta"), nb::arg("dA"),
           nb::arg("dB"), nb::arg("dC"), nb::arg("dD").none(), nb::arg("dz").none(),
           nb::arg("ddelta_bias").none(), nb::arg("threads"));
+    m.def("linear_forward", &linear_forward, nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(),
+          nb::arg("y"), nb::arg("threads"));
+    m.def("linear_backward_input", &linear_backward_input, nb::arg("dy"), nb::arg("weight"), nb::arg("dx"),
+          nb::arg("threads"));
+    m.def("linear_backward_weight", &linear_backward_weight, nb::arg("dy"), nb::arg("x"), nb::arg("dweight"),
+          nb::arg("dbias").none(), nb::arg("threads"));
+    m.def("norm_forward", &norm_forward, nb::arg("x"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("y"),
+          nb::arg("threads"));
+    m.def("norm_backward", &norm_backward, nb::arg("dy"), nb::arg("x"), nb::arg("weight"), nb::arg("epsilon"),
+          nb::arg("dx"), nb::arg("dweight"), nb::arg("threads"));
+    m.def("attention_forward", &attention_forward, nb::arg("qkv"), nb::arg("lengths"), nb::arg("heads"),
+          nb::arg("window"), nb::arg("y"), nb::arg("logsum"), nb::arg("threads"));
+    m.def("attention_backward", &attention_backward, nb::arg("dy"), nb::arg("qkv"), nb::arg("lengths"),
+          nb::arg("heads"), nb::arg("window"), nb::arg("y"), nb::arg("logsum"), nb::arg("dqkv"),
+          nb::arg("threads"));
     m.def("convolution_forward", &convolution_forward, nb::arg("x"), nb::arg("weight"), nb::arg("bias").none(),
           nb::arg("y"), nb::arg("threads"));
     m.def("convolution_backward", &convolution_backward, nb::arg("dy"), nb::arg("x"), nb::arg("weight"),

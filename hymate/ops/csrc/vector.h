@@ -83,6 +83,16 @@ HYMATE_INLINE V most(V a, V b) {
 #endif
 }
 
+HYMATE_INLINE float sum_lanes(V v) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+    return _mm512_reduce_add_ps(v);
+#else
+    float sum = 0.0f;
+    for (int i = 0; i < W; ++i) sum += v[i];
+    return sum;
+#endif
+}
+
 // condition ? a : b, lane by lane.
 HYMATE_INLINE V choose(I condition, V a, V b) { return (V)((condition & (I)a) | (~condition & (I)b)); }
 

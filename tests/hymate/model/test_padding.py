@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hymate.data.batching import TripletBatch
@@ -87,21 +86,6 @@ def test_padding_is_zero_where_layers_meet(model: HyMaTE) -> None:
     model.attention[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.encode(batch)
     assert seen[0][~batch.mask].eq(0).all()
-
-
-def test_no_query_is_left_without_a_key(model: HyMaTE, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over no key at all, some backends of SDPA give NaN."""
-    attention, masks = F.scaled_dot_product_attention, []
-
-    def watched(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
-        masks.append(attn_mask)
-        return attention(q, k, v, attn_mask=attn_mask)
-
-    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
-    model.encode(batch_of([random_stay(0, 0), random_stay(5, 1)]))
-    (mask,) = masks
-    assert mask.any(dim=-1).all()
-    assert mask[1].sum() == 5
 
 
 def test_a_batch_of_no_stays_is_possible(model: HyMaTE) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from hymate.data.meds import MedsDataset
 from hymate.errors import InputFault
 from server.journal import STATUS
 from server.launch import SuperLink, last_line, superlink
@@ -32,10 +35,7 @@ def simulate(study: StudyConfig, out: Path, on_progress: Callable[[], None]) -> 
         raise InputFault(
             "study", "has no `simulation:` section", "say where the hospitals come from; see deploy/configs/"
         )
-    set_aside(out)
-    out.mkdir(parents=True)
-    sites = lay_out_sites(study.simulation, out)
-    (out / "study.yaml").write_text(dump_study(study), encoding="utf-8")
+    sites = lay_out_run(study, study.simulation, out)
     workers = min(study.simulation.workers or os.cpu_count() or 1, len(sites))
     with superlink(out / "superlink.log") as link:
         link.submit(
@@ -51,12 +51,49 @@ def simulate(study: StudyConfig, out: Path, on_progress: Callable[[], None]) -> 
     return dict(json.loads((out / "report.json").read_text(encoding="utf-8")))
 
 
-def set_aside(out: Path) -> None:
-    """Keep an earlier run under its own time; refuse a folder that is not a run."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+def lay_out_run(study: StudyConfig, source: SimulationConfig, out: Path) -> list[str]:
+    """Make the run directory with every hospital's data and site file; returns their names in order.
+
+    It is made beside `out` and renamed when it is whole: bad input leaves nothing behind, and an
+    earlier run stays where it was.
+    """
+    refuse_foreign(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    try:
+        partial.chmod(0o755)  # mkdtemp gives the owner alone access
+        data = _hospital_data(source, partial / "data")
+        for name, folder in sorted(data.items()):
+            home = partial / "sites" / name
+            home.mkdir(parents=True)
+            site = {
+                "name": name,
+                "data": folder,
+                "cache": "cache",
+                "state": "state",
+                "policy": {"min_cell": source.min_cell},
+            }
+            (home / "site.yaml").write_text(yaml.safe_dump(site, sort_keys=False), encoding="utf-8")
+        (partial / "study.yaml").write_text(dump_study(study), encoding="utf-8")
+        set_aside(out)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return sorted(data)
+
+
+def refuse_foreign(out: Path) -> None:
+    """Raise `InputFault` where `out` holds something that is no run of ours."""
+    if out.is_dir() and (not any(out.iterdir()) or (out / "study.yaml").is_file()):
         return
-    if not (out / "study.yaml").is_file():
+    if out.exists():
         raise InputFault(out, "exists and is not a run directory", "choose another --out")
+
+
+def set_aside(out: Path) -> None:
+    """Keep an earlier run under the time it began."""
+    if not (out / "study.yaml").is_file():
+        return
     began = time.strftime("%Y%m%dT%H%M%S", time.localtime((out / "study.yaml").stat().st_mtime))
     kept = out.with_name(f"{out.name}.{began}")
     while kept.exists():
@@ -64,27 +101,16 @@ def set_aside(out: Path) -> None:
     out.rename(kept)
 
 
-def lay_out_sites(source: SimulationConfig, out: Path) -> list[str]:
-    """Write or link every hospital's data, and its site file; returns their names in order."""
-    data = _hospital_data(source, out / "data")
-    for name, folder in sorted(data.items()):
-        home = out / "sites" / name
-        home.mkdir(parents=True)
-        site = {
-            "name": name,
-            "data": str(folder.resolve()),
-            "cache": "cache",
-            "state": "state",
-            "policy": {"min_cell": source.min_cell},
-        }
-        (home / "site.yaml").write_text(yaml.safe_dump(site, sort_keys=False), encoding="utf-8")
-    return sorted(data)
-
-
-def _hospital_data(source: SimulationConfig, folder: Path) -> dict[str, Path]:
-    """MEDS data sets by hospital, from whichever source the study names."""
+def _hospital_data(source: SimulationConfig, folder: Path) -> dict[str, str]:
+    """Each hospital's MEDS data set, as its site file names it: made ones lie beside the sites."""
     if source.sites is not None:
-        return dict(source.sites)
+        for name, path in source.sites.items():
+            MedsDataset.open(path)
+            if not path.is_absolute():
+                raise InputFault(
+                    f"simulation.sites.{name}", f"'{path}' is not absolute", "give the whole path"
+                )
+        return {name: str(path) for name, path in source.sites.items()}
     if source.synthetic is not None:
         from hymate.data.synthetic import generate_cohort, write_cohort
 
@@ -95,7 +121,8 @@ def _hospital_data(source: SimulationConfig, folder: Path) -> dict[str, Path]:
 
         challenge = source.physionet2012
         prepare_physionet2012(Path(challenge.raw), folder, site_by=challenge.site_by, seed=challenge.seed)
-    return {path.parent.parent.name: path.parent.parent for path in folder.glob("*/metadata/dataset.json")}
+    made_sites = sorted(path.parent.parent.name for path in folder.glob("*/metadata/dataset.json"))
+    return {name: f"../../data/{name}" for name in made_sites}
 
 
 def _follow(link: SuperLink, out: Path, on_progress: Callable[[], None]) -> None:

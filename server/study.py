@@ -41,7 +41,8 @@ class PhysioNet2012Source(Frozen):
     """The PhysioNet/CinC Challenge 2012 files, split into hospitals."""
 
     raw: str
-    """Folder with `set-*.tar.gz` (or folders) and `Outcomes-*.txt`; ${VARIABLES} are filled in."""
+    """Folder with `set-*.tar.gz` (or folders) and `Outcomes-*.txt`; ${VARIABLES} are filled in, and a
+    relative path starts where the command is run."""
     site_by: Literal["icu_type", "set", "none"] = "icu_type"
     seed: int = 0
 
@@ -64,7 +65,7 @@ class SimulationConfig(Frozen):
     synthetic: SyntheticSource | None = None
     physionet2012: PhysioNet2012Source | None = None
     sites: dict[Name, Path] | None = None
-    """Hospitals by name, each the folder of its MEDS data set."""
+    """Hospitals by name, each the folder of its MEDS data set; relative paths start at the study file."""
     min_cell: Annotated[int, Field(ge=1)] = 5
     """Every simulated hospital's `policy.min_cell`."""
     workers: Count | None = None
@@ -118,11 +119,21 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
     content = load_yaml(path)
     for override in overrides:
         _apply(content, override)
-    study = parse(StudyConfig, content, path)
+    study = _with_whole_paths(parse(StudyConfig, content, path), path)
     make_algorithm(
         study.strategy.name, study.strategy.settings, str(path)
     )  # an unknown name or key ends here
     return study
+
+
+def _with_whole_paths(study: StudyConfig, source: Path) -> StudyConfig:
+    """The study's data sets named so that they are found from anywhere."""
+    simulation = study.simulation
+    if simulation is None or simulation.sites is None:
+        return study
+    folder = source.resolve().parent
+    sites = {name: folder / path for name, path in simulation.sites.items()}
+    return study.model_copy(update={"simulation": simulation.model_copy(update={"sites": sites})})
 
 
 def dump_study(study: StudyConfig) -> str:

@@ -15,7 +15,11 @@ import psutil
 import pytest
 import yaml
 
+from client.site import load_site
+from hymate.errors import InputFault
 from server.launch import MARK
+from server.simulation import lay_out_run
+from server.study import StudyConfig
 
 COMMAND = [sys.executable, "-m", "server.cli"]
 STUDY = {
@@ -130,21 +134,44 @@ def test_stopping_leaves_nothing_running(stop: signal.Signals, tmp_path: Path) -
     assert "Traceback" not in said
 
 
-def test_an_earlier_run_is_kept_and_a_foreign_folder_is_refused(tmp_path: Path) -> None:
-    from hymate.errors import InputFault
-    from server.simulation import set_aside
+def lay_out(out: Path, **simulation: Any) -> list[str]:
+    study = StudyConfig.model_validate({**STUDY, "simulation": simulation})
+    assert study.simulation is not None
+    return lay_out_run(study, study.simulation, out)
 
+
+def test_an_earlier_run_is_kept(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    run.mkdir()
-    (run / "study.yaml").write_text("name: old")
-    set_aside(run)
-    assert not run.exists()
-    assert [path.read_text() for path in tmp_path.glob("run.*/study.yaml")] == ["name: old"]
+    for seed in (0, 1):
+        assert lay_out(run, synthetic={"hospitals": 2, "stays": 20, "seed": seed}) == [
+            "hospital_1",
+            "hospital_2",
+        ]
+    (earlier,) = tmp_path.glob("run.2*")
+    assert "seed: 0" in (earlier / "study.yaml").read_text().split("synthetic:")[1]
+    assert "seed: 1" in (run / "study.yaml").read_text().split("synthetic:")[1]
+    assert load_site(run / "sites" / "hospital_2" / "site.yaml").data.resolve() == run / "data" / "hospital_2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([run.name, earlier.name])
+
+
+def test_a_foreign_folder_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    run = tmp_path / "run"
     run.mkdir()
     (run / "thesis.docx").write_text("precious")
     with pytest.raises(InputFault, match="is not a run directory"):
-        set_aside(run)
-    assert (run / "thesis.docx").is_file()
+        lay_out(run, synthetic={"hospitals": 1, "stays": 20})
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "thesis.docx"]
+
+
+def test_bad_data_leaves_the_earlier_run_and_nothing_else(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    lay_out(run, synthetic={"hospitals": 1, "stays": 20})
+    before = sorted(path.name for path in run.rglob("*"))
+    for bad in ({"physionet2012": {"raw": str(tmp_path / "nowhere")}}, {"sites": {"a": str(tmp_path)}}):
+        with pytest.raises(InputFault):
+            lay_out(run, **bad)
+    assert sorted(path.name for path in run.rglob("*")) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,11 @@ def test_a_study_cannot_be_changed_after_reading() -> None:
     study = StudyConfig(name="x")
     with pytest.raises(ValueError, match="frozen"):
         study.seed = 3  # type: ignore[misc]
+
+
+def test_data_sets_are_seen_from_the_study_file(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: x\nsimulation: {sites: {a: meds/a, b: /data/b}}")
+    simulation = load_study(path).simulation
+    assert simulation is not None
+    assert simulation.sites == {"a": tmp_path / "meds" / "a", "b": Path("/data/b")}

@@ -31,6 +31,7 @@ from hymate.model.embedding import StaticEmbedding, TripletEmbedding
 from hymate.model.heads import ClassificationHead, ForecastHead
 from hymate.model.layers import RMSNorm
 from hymate.model.mamba import MambaBlock
+from hymate.model.streaming import StackState, first_block_state, step_block
 
 
 class HyMaTE(nn.Module):
@@ -65,14 +66,46 @@ class HyMaTE(nn.Module):
         self.forecast_head = ForecastHead(self.width, codes)
         self.classification_head = ClassificationHead(self.width)
 
+    def contextualise(self, batch: TripletBatch) -> Tensor:
+        """The Mamba stack: -> (B, L, d), what each observation means after those before it."""
+        x: Tensor = self.embedding_dropout(self.embedding(batch))  # (B, L, d)
+        for block in self.mamba:
+            x = block(x)
+        return x
+
+    @property
+    def _mamba_blocks(self) -> list[MambaBlock]:
+        return [block for block in self.mamba if isinstance(block, MambaBlock)]
+
+    def first_state(self, stays: int) -> StackState:
+        """What `step` starts from: nothing observed, for `stays` stays."""
+        return StackState(tuple(first_block_state(block.mixer, stays) for block in self._mamba_blocks))
+
+    def step(self, state: StackState, triplet: TripletBatch) -> tuple[Tensor, StackState]:
+        """One more observation of each stay, in constant time and memory.
+
+        `triplet` is a batch of length 1; -> (B, d), equal to `contextualise` at that observation
+        without dropout, and the state after it. A stay whose mask is False keeps its state, and gets
+        zeros. The state given is not changed. Raises ValueError for another length, or other stays.
+        """
+        stays, length = triplet.mask.shape
+        if length != 1 or stays != state.blocks[0].h.shape[0]:
+            raise ValueError(
+                f"step takes one observation of each of {state.blocks[0].h.shape[0]} stays, "
+                f"not {length} of {stays}"
+            )
+        x, after = self.embedding(triplet).squeeze(1), []
+        for block, before in zip(self._mamba_blocks, state.blocks, strict=True):
+            x, new = step_block(block, before, x)
+            after.append(new.where(triplet.mask[:, 0], before))
+        return x.masked_fill(~triplet.mask, 0.0), StackState(tuple(after))
+
     def encode(self, batch: TripletBatch) -> Tensor:
         """-> z (B, w)."""
         if batch.mask.shape[1] == 0:
             batch = _one_padding_column(batch)
         mask = batch.mask
-        x = self.embedding_dropout(self.embedding(batch))  # (B, L, d)
-        for block in self.mamba:
-            x = block(x)
+        x = self.contextualise(batch)
         for layer in self.attention:
             x = layer(x, mask)
         pooled: Tensor = self.fusion(self.norm(x), mask)  # (B, L, d) -> (B, d)

@@ -25,7 +25,7 @@ def report_on(
     positives = int(labels.sum())
     nameable = publishable(positives, policy), publishable(labels.size - positives, policy)
     if labels.size == 0 or None in nameable:
-        return ScoreReport(n=publishable(labels.size, policy) or 0, positives=None)
+        return ScoreReport(n=publishable(labels.size, policy), positives=None)
     scores = score(model, store, rows, batch_size)
     cells = join_small_cells(count_scores(labels, scores), policy.min_cell)
     return ScoreReport(

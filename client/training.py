@@ -86,7 +86,7 @@ def pretrain(
             model, store, request.pretrain, optimiser, seed=request.seed, hook=hook, **span
         )
 
-    done = _local_round(site, request, model, "pretrain", request.pretrain, train)
+    done = _local_round(site, request, model, store, "pretrain", request.pretrain, train)
     return _reply(site, done).model_copy(update={"received_error": received})
 
 
@@ -108,7 +108,7 @@ def finetune(
             **span,
         )
 
-    done = _local_round(site, request, model, "finetune", request.finetune, train)
+    done = _local_round(site, request, model, store, "finetune", request.finetune, train)
     return _reply(site, done).model_copy(update={"received": received})
 
 
@@ -116,11 +116,21 @@ def _local_round(
     site: SiteConfig,
     request: PretrainRequest | FinetuneRequest,
     model: HyMaTE,
+    store: TripletStore,
     phase: str,
     config: PretrainConfig | FinetuneConfig,
     train: Callable[[torch.optim.AdamW, EpochSpan], EpochResult],
 ) -> EpochResult:
-    """This round's epochs, between restoring and remembering the optimiser as the study wants it."""
+    """This round's epochs, between restoring and remembering the optimiser as the study wants it.
+
+    Weights trained on a handful of stays say too much about them: below the site's minimum it refuses.
+    """
+    if len(store.rows("train")) < site.policy.min_cell:
+        raise InputFault(
+            f"site {site.name}",
+            f"has fewer training stays than its minimum of {site.policy.min_cell}",
+            "leave the site out of the study, or add stays",
+        )
     optimiser = make_optimiser(model, config)
     memory = OptimiserMemory(site, request.study, phase)
     keep = request.strategy.optimiser_state == "keep"

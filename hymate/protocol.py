@@ -163,7 +163,8 @@ class Cells(Frozen):
 class ScoreReport(Frozen):
     """How well a model does on one split of one site, without any patient's score."""
 
-    n: int
+    n: int | None
+    """Labelled stays of the split; None where they are fewer than the site's minimum."""
     positives: int | None
     """None where positives or negatives are fewer than the site's minimum: then no figure is sent."""
     auroc: float | None = None

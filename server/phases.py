@@ -34,7 +34,7 @@ from hymate.train.early_stopping import EarlyStopping
 from server.checkpoint import Checkpoints
 from server.journal import Journal
 from server.pooled import PooledFigures, pooled_figures
-from server.rounds import Federation, Reply, StudyFailure
+from server.rounds import Federation, Reply
 from server.study import StudyConfig
 from strategies.registry import make_algorithm
 
@@ -66,8 +66,6 @@ def agree_vocabulary(run: Run) -> tuple[Vocabulary, dict[str, PrepareReply]]:
     replies = run.federation.ask(Action.STATISTICS, request, StatisticsReply)
     statistics = {reply.site: SiteStatistics.from_json(reply.record.statistics) for reply in replies}
     vocabulary = build_vocabulary(statistics, run.study.vocabulary)
-    if vocabulary.size == 0:
-        raise StudyFailure("no code passed vocabulary.min_count and min_sites: lower them or check the data")
     vocabulary.save(run.folder / "vocabulary.json")
     prepared = run.federation.ask(
         Action.PREPARE,

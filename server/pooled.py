@@ -35,7 +35,7 @@ def pooled_figures(reports: Sequence[ScoreReport | None]) -> PooledFigures:
     usable = [report for report in reports if report is not None and report.positives is not None]
     cells = [report.cells.arrays() for report in usable if report.cells is not None]
     merged = pool(cells) if cells else None
-    stays = sum(report.n for report in usable)
+    stays = sum(report.n or 0 for report in usable)
     losses = [report.log_loss_sum for report in usable if report.log_loss_sum is not None]
     errors = [report.squared_error_sum for report in usable if report.squared_error_sum is not None]
     return PooledFigures(

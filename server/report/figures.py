@@ -83,7 +83,7 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
                 "dataset": description.dataset,
                 "splits": {name: counts.model_dump() for name, counts in description.splits.items()},
                 "left_out": description.left_out,
-                "unknown_codes": outcome.prepared[description.site].unknown_codes,
+                "unknown_codes": _unknown_codes(outcome, description.site),
             }
             for description in outcome.descriptions
         },
@@ -99,8 +99,14 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _unknown_codes(outcome: Outcome, site: str) -> int | None:
+    """None for a site that described its data and then could not make its store."""
+    prepared = outcome.prepared.get(site)
+    return None if prepared is None else prepared.unknown_codes
+
+
 def _per_stay(total: float | None, report: ScoreReport) -> float | None:
-    return None if total is None or report.n == 0 else total / report.n
+    return total / report.n if total is not None and report.n else None
 
 
 def _pooled(reports: Sequence[ScoreReport]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def print_report(report: dict[str, Any], console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for name, site in report["sites"].items():
         own = local.get(name, {})
-        _row(table, name, str(site["n"]), _count(site["positives"]), site, own if local else None)
+        _row(table, name, _count(site["n"]), _count(site["positives"]), site, own if local else None)
     table.add_section()
     _row(table, "mean", "", "", mean["federated"], mean["local"])
     _row(table, "pooled", str(pooled["n"]), str(pooled["positives"]), pooled, {} if local else None)

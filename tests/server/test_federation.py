@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 from client.queries import agreed_store
@@ -148,6 +148,37 @@ def test_too_few_usable_replies_end_the_study_with_the_cause(tmp_path: Path) -> 
         StudyFailure, match=r"finetune round 1: 2 of 3 sites .* 3 are needed; hospital_2 rejected"
     ):
         run(tmp_path, small_study(), hospitals=3, tamper=spoil("hospital_2", "train.finetune", np.inf))
+
+
+def test_a_site_that_drops_out_after_describing_is_left_out_of_every_figure(tmp_path: Path) -> None:
+    def tamper(name: str, reply: Message) -> Message:
+        kind = reply.metadata.message_type
+        if name == "hospital_1" and kind != "query.describe":
+            return Message(Error(code=2, reason="site went away"), reply_to=reply_origin(reply))
+        return reply
+
+    study = small_study(participation={"minimum_sites": 1}, evaluation={"local_baseline": True})
+    report, _ = run(tmp_path, study, hospitals=2, tamper=tamper)
+    assert set(report["sites"]) == set(report["local"]) == {"hospital_2"}
+    assert report["cohort"]["hospital_1"]["unknown_codes"] is None
+    assert report["participation"]["sites"]["hospital_1"]["failed"] >= 5
+    page = (tmp_path / "report.html").read_text()
+    assert "site went away" in page
+
+
+def test_a_site_with_too_few_stays_does_not_train(tmp_path: Path) -> None:
+    sites = lay_out(tmp_path, 2)
+    site = tmp_path / "sites" / "hospital_1" / "site.yaml"
+    site.write_text(site.read_text().replace("min_cell: 1", "min_cell: 43"))  # it has 42 training stays
+    grid = InProcessGrid(tmp_path, sites)
+    study = small_study(participation={"minimum_sites": 1})
+    run_study(cast(Grid, grid), study, tmp_path, expected_sites=2)
+    report = json.loads((tmp_path / "report.json").read_text())
+    troubles = report["participation"]["troubles"]
+    assert len(troubles) == 3  # every training round
+    assert all("fewer training stays than its minimum of 43" in trouble["reason"] for trouble in troubles)
+    assert report["sites"]["hospital_1"]["n"] is None
+    assert report["pooled"]["sites"] == 1
 
 
 def test_a_site_refuses_another_vocabulary(tmp_path: Path) -> None:

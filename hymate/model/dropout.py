@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hymate.ops.dropout import keep_above
+
 
 class Dropout(nn.Module):
     """Zero each element with probability `rate` (rounded to 1/65536) while training, scale up the rest.
@@ -29,5 +31,5 @@ class Dropout(nn.Module):
             return F.dropout(x, self.rate)
         dropped = round(self.rate * 2**16)  # of the 2^16 values that sixteen bits take
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        return x * ((bits >= dropped - 2**15) * (2**16 / (2**16 - dropped)))
+        bits = words.view(torch.int16)[: x.numel()]
+        return keep_above(x, bits, dropped - 2**15, 2**16 / (2**16 - dropped))

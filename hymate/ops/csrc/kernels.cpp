@@ -6,6 +6,7 @@
 
 #include "attention.h"
 #include "convolution.h"
+#include "dropout.h"
 #include "linear.h"
 #include "rms_norm.h"
 #include "scan_backward.h"
@@ -24,7 +25,7 @@ static void exponential(const float *x, float *y, int64_t count) {
 extern const Kernels kernels = {HYMATE_TEXT(HYMATE_ISA), W,           scan_forward, scan_backward,
                                 convolution_forward,     convolution_backward, norm_forward, norm_backward,
                                 attention_forward,       attention_backward,   linear_forward, linear_backward_input,
-                                linear_backward_weight,  exponential};
+                                linear_backward_weight,  dropout, exponential};
 
 }  // namespace HYMATE_ISA
 }  // namespace hymate

@@ -131,6 +131,8 @@ struct Kernels {
     bool (*linear_forward)(const Linear &, const float *bias, float *y);
     bool (*linear_backward_input)(const Linear &, const Matrix &dy, float *dx);
     bool (*linear_backward_weight)(const Linear &, const Matrix &dy, float *dweight, float *dbias);
+    bool (*dropout)(const float *x, const int16_t *bits, int64_t count, int16_t threshold, float scale, float *y,
+                    int threads);
     void (*exponential)(const float *x, float *y, int64_t count);  // e^x, for tests and the roofline
 };
 

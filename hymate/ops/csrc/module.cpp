@@ -340,6 +340,15 @@ void attention_backward(const Array &dy, const Array &qkv, const Lengths &length
     run([&] { return kernels().attention_backward(attention, out); });
 }
 
+void dropout(const Array &x, const nb::ndarray<const int16_t, nb::device::cpu> &bits, int threshold, float scale,
+             const Output &y, int threads) {
+    const int64_t count = (int64_t)x.size();
+    if ((int64_t)bits.size() != count) refuse("bits", std::to_string(count) + " elements");
+    if (threshold < INT16_MIN || threshold > INT16_MAX) refuse("threshold", "a value of 16 bits");
+    float *to = output("y", y, count);
+    run([&] { return kernels().dropout(x.data(), bits.data(), count, (int16_t)threshold, scale, to, threads); });
+}
+
 void exponential(const Array &x, const Output &y, int64_t repetitions) {
     float *to = output("y", y, (int64_t)x.size());
     nb::gil_scoped_release release;
@@ -384,6 +393,8 @@ NB_MODULE(_native, m) {
           nb::arg("threads"));
     m.def("linear_backward_weight", &linear_backward_weight, nb::arg("dy"), nb::arg("x"), nb::arg("dweight"),
           nb::arg("dbias").none(), nb::arg("threads"));
+    m.def("dropout", &dropout, nb::arg("x"), nb::arg("bits"), nb::arg("threshold"), nb::arg("scale"),
+          nb::arg("y"), nb::arg("threads"));
     m.def("norm_forward", &norm_forward, nb::arg("x"), nb::arg("weight"), nb::arg("epsilon"), nb::arg("y"),
           nb::arg("threads"));
     m.def("norm_backward", &norm_backward, nb::arg("dy"), nb::arg("x"), nb::arg("weight"), nb::arg("epsilon"),

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from flwr.app import Error, Message
 from flwr.serverapp import Grid
+from safetensors.numpy import load_file
 
 from client.queries import agreed_store
 from client.site import load_site
+from hymate.evaluate.histograms import count_scores
 from hymate.model.hymate import build_model
-from hymate.protocol import AloneReply, EvaluateReply, FinetuneRequest, TrainReply
+from hymate.protocol import AloneReply, Cells, EvaluateReply, FinetuneRequest, ScoreReport, TrainReply
 from hymate.train.loop import finetune_epochs, make_optimiser, pretrain_epochs
 from server.app import run_study
 from server.rounds import StudyFailure
 from server.study import StudyConfig
+from strategies.base import Arrays, Update
+from strategies.fedavg import FedAvg
+from strategies.registry import ALGORITHMS
 from strategies.wire import pack, unpack, unpack_weights
 from tests.in_process import InProcessGrid, Tamper, lay_out, small_study
 
@@ -108,6 +117,56 @@ def test_the_order_of_replies_changes_nothing(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
+class FirstSite(FedAvg):
+    """Takes the first update as it is: whoever comes first decides."""
+
+    name = "first-site"
+
+    def aggregate(self, server_round: int, current: Arrays, updates: Sequence[Update]) -> Arrays:
+        return updates[0].arrays
+
+
+def test_updates_reach_the_algorithm_in_the_order_of_sites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ALGORITHMS, FirstSite.name, FirstSite)
+    study = small_study(strategy={"name": FirstSite.name}, finetune={"rounds": 1, "batch_size": 16})
+    for seed in range(3):
+        _, grid = run(tmp_path / str(seed), study, hospitals=3, seed=seed)
+        sent = next(m for m in grid.sent if m.metadata.message_type == "train.finetune")
+        first = next(m for m in grid.replies if m.metadata.message_type == "train.pretrain")  # hospital_1
+        for name, array in unpack_weights(first.content).items():
+            assert array.tobytes() == unpack_weights(sent.content)[name].tobytes()
+
+
+def test_the_round_that_did_best_on_tuning_is_kept(tmp_path: Path) -> None:
+    """Reports are replaced: the weights received in round 3 rank perfectly, all others backwards."""
+    seen: Counter[str] = Counter()
+
+    def tamper(name: str, reply: Message) -> Message:
+        if reply.metadata.message_type not in ("train.finetune", "evaluate.score"):
+            return reply
+        seen[name] += 1
+        good = seen[name] == 3
+        labels = np.array([0.0] * 10 + [1.0] * 10)
+        cells = Cells.of(count_scores(labels, np.where(labels == good, 0.9, 0.1)))
+        score = ScoreReport(n=20, positives=10, auroc=float(good), auprc=0.5, cells=cells)
+        if reply.metadata.message_type == "evaluate.score":
+            content = pack(EvaluateReply(site=name, split="tuning", report=score))
+        else:
+            record = unpack(reply.content, TrainReply).model_copy(update={"received": score})
+            content = pack(record, unpack_weights(reply.content), record.stays)
+        return Message(content, reply_to=reply_origin(reply))
+
+    study = small_study(finetune={"rounds": 9, "patience": 2, "batch_size": 16})
+    report, grid = run(tmp_path, study, tamper=tamper)
+    assert report["rounds"] == {"pretrain": 1, "finetune": 5, "best": 2}
+    finetunes = [m for m in grid.sent if m.metadata.message_type == "train.finetune"]
+    kept = load_file(tmp_path / "model" / "weights.safetensors")
+    for name, array in unpack_weights(finetunes[2 * 2].content).items():  # two sites: round 3's message
+        assert kept[f"weights/{name}"].tobytes() == array.tobytes()
+
+
 def test_another_seed_is_another_study(tmp_path: Path) -> None:
     first, _ = run(tmp_path / "a", small_study(seed=0))
     second, _ = run(tmp_path / "b", small_study(seed=1))
@@ -193,15 +252,40 @@ def test_a_site_refuses_another_vocabulary(tmp_path: Path) -> None:
 
 
 def test_no_count_below_the_minimum_leaves_a_site(tmp_path: Path) -> None:
-    """Every record of a whole study, counts below 5 hunted in all of them."""
-    _, grid = run(tmp_path, small_study(evaluation={"local_baseline": True}), min_cell=5)
-    seen = 0
+    """Every record of a whole study, counts below 5 hunted in all of them; a rare code is planted."""
+    sites = lay_out(tmp_path, 1, stays=200, min_cell=5)
+    plant_rare_code(tmp_path / "data" / sites[0], subjects=4)
+    grid = InProcessGrid(tmp_path, sites)
+    study = small_study(evaluation={"local_baseline": True})
+    run_study(cast(Grid, grid), study, tmp_path, expected_sites=1)
+    seen, cells = 0, 0
     for reply in grid.replies:
         text = str(reply.content.config_records["config"]["json"])
-        for counts in _counts(json.loads(text)):
+        assert "RARE" not in text
+        cells += text.count('"low":[')
+        for count in _counts(json.loads(text)):
             seen += 1
-            assert counts is None or counts == 0 or counts >= 5, (reply.metadata.message_type, text[:300])
-    assert seen > 50
+            assert count is None or count == 0 or count >= 5, (reply.metadata.message_type, text[:300])
+    assert seen > 100
+    assert cells >= 4  # histograms were sent
+
+
+def plant_rare_code(folder: Path, subjects: int) -> None:
+    """Give a few training subjects of a MEDS data set one more code."""
+    shard = folder / "data" / "train" / "0.parquet"
+    table = pq.read_table(shard)
+    events = pl.from_arrow(table)
+    assert isinstance(events, pl.DataFrame)
+    rare = (
+        events.filter(pl.col("time").is_not_null())
+        .group_by("subject_id", maintain_order=True)
+        .last()
+        .head(subjects)
+        .with_columns(code=pl.lit("RARE"))
+        .select(events.columns)
+    )
+    planted = pl.concat([events, rare]).sort("subject_id", "time", nulls_last=False, maintain_order=True)
+    pq.write_table(planted.to_arrow().cast(table.schema), shard)
 
 
 COUNT_KEYS = {"stays", "positives", "negatives", "subjects", "numeric_subjects", "count", "numeric", "n"}

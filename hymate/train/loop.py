@@ -34,6 +34,7 @@ from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
 from hymate.model.mamba import SelectiveSSM
+from hymate.ops.allocator import release_memory
 from hymate.train.objectives import classification_loss, forecast_loss
 from hymate.train.placement import device_of, forecast_on_device, mode, on_device, own_randomness
 
@@ -233,6 +234,7 @@ def _epochs(
                 steps += 1
             if hook is not None:
                 hook.after_epoch(model)
+            release_memory()  # batches of many lengths leave holes, and these grow from epoch to epoch
     if numbers and not steps:
         raise InputFault(
             phase.name.lower(),

@@ -6,7 +6,6 @@ the hospital.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -58,7 +57,6 @@ def answer(message: Message, context: Context, respond: Answer) -> Message:
     site = site_of(context)
     # Fixed per site, not per machine: the number of threads decides the order of sums.
     torch.set_num_threads(site.threads)
-    os.environ["OMP_NUM_THREADS"] = str(site.threads)
     reuse_memory()
     try:
         content = respond(site, message.content)
@@ -133,7 +131,7 @@ def alone(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
         request = unpack(content, EvaluateRequest)
-        model, _ = training.received_model(site, request, unpack_weights(content))
-        return pack(evaluation.evaluate(site, request, model))
+        model, store = training.received_model(site, request, unpack_weights(content))
+        return pack(evaluation.evaluate(site, request, model, store))
 
     return answer(message, context, respond)

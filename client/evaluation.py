@@ -5,23 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from client.policy import publishable
-from client.queries import agreed_store
 from client.site import Policy, SiteConfig
 from hymate.data.store import TripletStore
 from hymate.evaluate.histograms import count_scores, join_small_cells
 from hymate.evaluate.metrics import auroc, average_precision, log_loss_sum, squared_error_sum
 from hymate.model.hymate import HyMaTE
 from hymate.protocol import Cells, EvaluateReply, EvaluateRequest, ScoreReport
-from hymate.train.loop import score
+from hymate.train.loop import labelled, score
 
 
 def report_on(
     model: HyMaTE, store: TripletStore, split: str, policy: Policy, batch_size: int = 64
 ) -> ScoreReport:
     """Score a split's labelled stays. Where a class is too small to name, only the total is sent."""
-    rows = store.rows(split)
+    rows = labelled(store, split)
     labels = store.label[rows].astype(np.float64)
-    rows, labels = rows[~np.isnan(labels)], labels[~np.isnan(labels)]
     positives = int(labels.sum())
     nameable = publishable(positives, policy), publishable(labels.size - positives, policy)
     if labels.size == 0 or None in nameable:
@@ -39,8 +37,7 @@ def report_on(
     )
 
 
-def evaluate(site: SiteConfig, request: EvaluateRequest, model: HyMaTE) -> EvaluateReply:
+def evaluate(site: SiteConfig, request: EvaluateRequest, model: HyMaTE, store: TripletStore) -> EvaluateReply:
     """Report on one split under the weights just received."""
-    store, _ = agreed_store(site, request.task, request.vocabulary_hash)
     report = report_on(model, store, request.split, site.policy, request.batch_size)
     return EvaluateReply(site=site.name, split=request.split, report=report)

@@ -5,7 +5,10 @@
     python -m benchmarks.scan --batch 1 --length 8192
 
 Peers are measured in the same run, their repetitions interleaved with ours, and the fastest repetition
-of each counts: what else the machine does at the time then weighs on all alike.
+of each counts: what else the machine does at the time then weighs on all alike. Each scan runs twice, in a
+process of its own each time: as it comes, and with freed memory kept for reuse, as this package's training
+does (`hymate.ops.allocator.reuse_memory`). `native_ms` is ours as the package runs it, `mambapy_ms` mambapy
+as it comes; the `*_reuse_ms` and `*_plain_ms` figures compare both on equal terms.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 import torch
 import torch.nn.functional as F
@@ -104,24 +110,73 @@ def infer_once(scan: Scan, inputs: dict[str, Tensor], dy: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def fastest(
-    scans: dict[str, Scan],
-    once: Callable[[Scan, dict[str, Tensor], Tensor], float],
-    shape: Shape,
-    seconds: float,
-) -> dict[str, float]:
-    """Milliseconds of each scan's fastest repetition; turns are taken, and ours repeats more often."""
+@dataclass(frozen=True)
+class Contender:
+    """One scan in a process of its own, so that how it gets its memory is its own choice."""
+
+    name: str
+    reuse: bool
+    process: BaseProcess
+    pipe: Connection
+
+    @classmethod
+    def start(cls, name: str, reuse: bool, shape: Shape, threads: int) -> Contender:
+        """A process that holds the inputs and waits to be asked for repetitions."""
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=repeat_on_request, args=(theirs, name, reuse, shape, threads), daemon=True
+        )
+        process.start()
+        return cls(name, reuse, process, ours)
+
+    def milliseconds(self, training: bool, repetitions: int) -> float:
+        """The fastest of `repetitions` passes."""
+        self.pipe.send((training, repetitions))
+        seconds: float = self.pipe.recv()
+        return seconds * 1e3
+
+    def stop(self) -> None:
+        """End the process."""
+        self.pipe.send(None)
+        self.process.join()
+
+
+def repeat_on_request(pipe: Connection, name: str, reuse: bool, shape: Shape, threads: int) -> None:
+    """A contender's process: takes (training, repetitions), answers the fastest repetition's seconds."""
+    torch.set_num_threads(threads)
+    if reuse:
+        reuse_memory()
+    scan = find_scan(name)
+    if scan is None:
+        raise ValueError(f"no scan of the name {name!r} can run here")
     inputs = make_inputs(shape)
     dy = torch.randn(shape.batch, shape.length, shape.channels)
-    best = {name: float("inf") for name in scans}
+    while (request := pipe.recv()) is not None:
+        training, repetitions = request
+        once = train_once if training else infer_once
+        pipe.send(min(once(scan, inputs, dy) for _ in range(repetitions)))
+
+
+def find_scan(name: str) -> Scan | None:
+    """The scan of that name, None if its package is not installed."""
+    return {"native": lambda: selective_scan, "torch": lambda: selective_scan_torch, "mambapy": scan_mambapy}[
+        name
+    ]()
+
+
+def fastest(contenders: list[Contender], training: bool, seconds: float) -> dict[tuple[str, bool], float]:
+    """Milliseconds of each contender's fastest repetition; turns are taken, and ours repeats more often."""
+    best = {(contender.name, contender.reuse): float("inf") for contender in contenders}
     end = time.perf_counter() + seconds
     rounds = 0
     while rounds < 3 or time.perf_counter() < end:
-        for name, scan in scans.items():
-            for _ in range(20 if name == "native" else 1):
-                best[name] = min(best[name], once(scan, inputs, dy))
+        for contender in contenders:
+            key = (contender.name, contender.reuse)
+            repetitions = 20 if contender.name == "native" else 1
+            best[key] = min(best[key], contender.milliseconds(training, repetitions))
         rounds += 1
-    return {name: value * 1e3 for name, value in best.items()}
+    return best
 
 
 def largest_error(shape: Shape) -> float:
@@ -153,13 +208,16 @@ def exponential_rate() -> float:
 
 def measure(shape: Shape, seconds: float, check: bool) -> dict[str, object]:
     """Everything this benchmark reports about one shape."""
-    scans: dict[str, Scan] = {"native": selective_scan, "torch": selective_scan_torch}
-    if (peer := scan_mambapy()) is not None:
-        scans["mambapy"] = peer
-    train = fastest(scans, train_once, shape, seconds)
-    infer = fastest(scans, infer_once, shape, seconds / 3)
-    mambapy, mambapy_infer = train.get("mambapy"), infer.get("mambapy")
+    names = [name for name in ("native", "torch", "mambapy") if find_scan(name) is not None]
     threads = torch.get_num_threads()
+    contenders = [Contender.start(name, reuse, shape, threads) for name in names for reuse in (True, False)]
+    try:
+        train = fastest(contenders, True, seconds)
+        infer = fastest(contenders, False, seconds / 3)
+    finally:
+        for contender in contenders:
+            contender.stop()
+    native, mambapy = train["native", True], train.get(("mambapy", False))
     elements = shape.batch * shape.length * shape.channels
     rate = exponential_rate()
     # One exponential per state and element forward, one more in the backward's recomputation.
@@ -168,49 +226,58 @@ def measure(shape: Shape, seconds: float, check: bool) -> dict[str, object]:
         **asdict(shape),
         "threads": threads,
         "backend": describe_backend(),
-        "native_ms": train["native"],
-        "torch_ms": train["torch"],
+        "native_ms": native,
         "mambapy_ms": mambapy,
-        "ratio_vs_mambapy": None if mambapy is None else mambapy / train["native"],
-        "ratio_vs_torch": train["torch"] / train["native"],
-        "native_forward_ms": infer["native"],
-        "torch_forward_ms": infer["torch"],
-        "mambapy_forward_ms": mambapy_infer,
-        "ratio_vs_mambapy_forward": None if mambapy_infer is None else mambapy_infer / infer["native"],
+        "ratio_vs_mambapy": ratio(mambapy, native),
+        "ratio_vs_mambapy_both_reuse": ratio(train.get(("mambapy", True)), train["native", True]),
+        "ratio_vs_mambapy_both_plain": ratio(mambapy, train["native", False]),
+        "ratio_vs_torch": ratio(train["torch", False], native),
+        **{f"{name}_{'reuse' if reuse else 'plain'}_ms": ms for (name, reuse), ms in train.items()},
+        **{f"{name}_forward_{'reuse' if reuse else 'plain'}_ms": ms for (name, reuse), ms in infer.items()},
         "max_rel_err": largest_error(shape) if check else None,
         "exponentials_per_element": 2 * shape.state,
         # Forward u, delta, z, y; backward u, delta, z, dy and three gradients; checkpoints out and in.
         "bytes_per_element": 4 * (4 + 7) + 8 * shape.state / 16,
         "exponentials_per_second_per_thread": rate,
         "exponential_bound_ms": bound_ms,
-        "share_of_exponential_bound": bound_ms / train["native"],
+        "share_of_exponential_bound": bound_ms / native,
     }
+
+
+def ratio(slower: float | None, faster: float) -> float | None:
+    """How many times longer the peer takes; None without the peer."""
+    return None if slower is None else slower / faster
 
 
 def table(result: dict[str, object]) -> str:
     """The result for reading."""
 
-    def number(key: str, unit: str = "") -> str:
-        value = result[key]
-        return f"{value:10.4g}{unit}" if isinstance(value, float) else f"{'-':>10}"
+    def number(key: str) -> str:
+        value = result.get(key)
+        return f"{value:.4g}" if isinstance(value, float) else "-"
 
+    columns = ("forward_reuse_ms", "reuse_ms", "forward_plain_ms", "plain_ms")
     rows = [
         f"(batch, length, channels, state) = "
         f"({result['batch']}, {result['length']}, {result['channels']}, {result['state']})",
         str(result["backend"]),
         "",
-        f"{'ms':10}{'forward':>10}{'fwd + bwd':>12}",
+        f"{'':10}{'freed memory kept for reuse':>28}{'as it comes':>28}",
+        f"{'ms':10}" + f"{'forward':>14}{'fwd + bwd':>14}" * 2,
         *(
-            f"{name:10}{number(f'{name}_forward_ms')}  {number(f'{name}_ms')}"
+            f"{name:10}" + "".join(f"{number(f'{name}_{column}'):>14}" for column in columns)
             for name in ("native", "torch", "mambapy")
         ),
-        f"{'ratio':10}{number('ratio_vs_mambapy_forward')}  {number('ratio_vs_mambapy')}  (mambapy / native)",
-        f"largest relative error against float64: {number('max_rel_err').strip()}",
+        "",
+        f"mambapy as it comes / native as this package runs it: {number('ratio_vs_mambapy')}",
+        f"mambapy / native, both with memory kept: {number('ratio_vs_mambapy_both_reuse')}",
+        f"mambapy / native, both as they come: {number('ratio_vs_mambapy_both_plain')}",
+        f"largest relative error against float64: {number('max_rel_err')}",
         f"roofline: {result['exponentials_per_element']} exponentials and "
-        f"{number('bytes_per_element').strip()} bytes per element of u; a thread makes "
-        f"{number('exponentials_per_second_per_thread').strip()} exponentials per second, so fwd + bwd takes "
-        f"{number('exponential_bound_ms').strip()} ms at least; reached: "
-        f"{number('share_of_exponential_bound').strip()} of that bound",
+        f"{number('bytes_per_element')} bytes per element of u; a thread makes "
+        f"{number('exponentials_per_second_per_thread')} exponentials per second, so fwd + bwd takes "
+        f"{number('exponential_bound_ms')} ms at least; reached: "
+        f"{number('share_of_exponential_bound')} of that bound",
     ]
     return "\n".join(rows)
 
@@ -229,7 +296,6 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    reuse_memory()  # for all alike; else the system's zeroing of fresh pages is most of what is measured
     shape = Shape(options.batch, options.length, options.channels, options.state)
     result = measure(shape, options.seconds, not options.no_check)
     print(json.dumps(result) if options.json else table(result))

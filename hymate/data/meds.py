@@ -1,52 +1,46 @@
-"""Read and write one MEDS data set: the form in which every site's records arrive.
+"""Read one MEDS data set: the form in which every site's records arrive.
 
 MEDS 0.4 (https://github.com/Medical-Event-Data-Standard/meds): `data/**/*.parquet` holds one row per
 event, `metadata/` what is known about the set, `labels/<task>/**/*.parquet` what is to be predicted.
 The `meds` package checks columns and types only. Reading here also checks what would silently spoil
 training: order and contiguity of subjects, non-finite values, a subject in two files or two splits.
+It stops at the first fault; `hymate.data.checks` finds all of them. Writing: `hymate.data.meds_writing`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from meds.schema import (
-    CodeMetadataSchema,
     DataSchema,
     LabelSchema,
     SubjectSplitSchema,
     code_metadata_filepath,
     data_subdirectory,
     dataset_metadata_filepath,
-    held_out_split,
     subject_splits_filepath,
-    train_split,
-    tuning_split,
 )
 
-from hymate.data.output import fresh_folder, write_json
+from hymate.data.meds_files import (
+    EVENT_SCHEMA,
+    LABELS,
+    REWRITE,
+    SPLITS,
+    fault_in_row,
+    parquet_files,
+    read_schema,
+    read_table,
+)
+from hymate.data.meds_writing import write_dataset
 from hymate.errors import InputFault
 
-SPLITS = (train_split, tuning_split, held_out_split)
-"""MEDS' names; the order is the code a triplet store keeps (0, 1, 2)."""
+__all__ = ["EVENT_SCHEMA", "LABELS", "SPLITS", "MedsDataset", "write_dataset"]
 
-LABELS = "labels"
-EVENT_SCHEMA = pl.Schema(
-    {"subject_id": pl.Int64(), "time": pl.Datetime("us"), "code": pl.String(), "numeric_value": pl.Float32()}
-)
-_LABEL_SCHEMA = pl.Schema(
-    {"subject_id": pl.Int64(), "prediction_time": pl.Datetime("us"), "label": pl.Float32()}
-)
 _LABEL_VALUES = ("boolean_value", "float_value")
-_REWRITE = "write it again from the source"
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class MedsDataset:
         if not root.is_dir():
             raise InputFault(root, "no such folder", "give the folder of a MEDS data set")
         dataset = cls(root)
-        if not dataset._data_files():
+        if not dataset.data_files():
             what = f"is not a MEDS data set (no {data_subdirectory}/**/*.parquet)"
             raise InputFault(root, what, "give the folder that holds data/ and metadata/")
         return dataset
@@ -80,7 +74,7 @@ class MedsDataset:
         except ValueError:
             content = None
         if not isinstance(content, dict):
-            raise InputFault(path, "is not a JSON object", _REWRITE)
+            raise InputFault(path, "is not a JSON object", REWRITE)
         return str(content.get("dataset_name") or self.root.name)
 
     def events(self) -> pl.DataFrame:
@@ -95,7 +89,7 @@ class MedsDataset:
         """
         frames = []
         home: dict[int, Path] = {}
-        for path in self._data_files():
+        for path in self.data_files():
             frame = _read_events(path)
             for subject in frame["subject_id"].unique().to_list():
                 other = home.setdefault(subject, path)
@@ -117,7 +111,7 @@ class MedsDataset:
         path = self.root / subject_splits_filepath
         if not path.is_file():
             raise InputFault(path, "no such file", "a data set to train on needs its subjects split")
-        table = _read_table(path, SubjectSplitSchema.schema())
+        table = read_table(path, SubjectSplitSchema.schema())
         unknown = table.filter(~pl.col("split").is_in(SPLITS))
         if len(unknown):
             subject, split = unknown.row(0)
@@ -136,7 +130,7 @@ class MedsDataset:
         folder = self.root / LABELS
         if not folder.is_dir():
             return []
-        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and _parquet_files(entry))
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and parquet_files(entry))
 
     def labels(self, task: str) -> pl.DataFrame:
         """What is to be predicted, sorted by (subject_id, prediction_time).
@@ -148,7 +142,7 @@ class MedsDataset:
         Raises:
             InputFault: no such task, a label of another kind, null, non-finite, or given twice.
         """
-        files = _parquet_files(self.root / LABELS / task)
+        files = parquet_files(self.root / LABELS / task)
         if not task or not files:
             known = ", ".join(self.tasks()) or "none"
             raise InputFault(self.root, f"no labels for task {task!r}", f"tasks that exist: {known}")
@@ -167,139 +161,25 @@ class MedsDataset:
         path = self.root / code_metadata_filepath
         if not path.is_file():
             return {}
-        schema = _schema(path)
+        schema = read_schema(path)
         if "unit" not in schema.names:
             return {}
-        table = _read_table(
+        table = read_table(
             path, pa.schema([("code", pa.string()), ("unit", pa.string())]), nullable=("unit",)
         )
         return dict(table.drop_nulls("unit").iter_rows())
 
-    def _data_files(self) -> list[Path]:
-        return _parquet_files(self.root / data_subdirectory)
-
-
-def write_dataset(
-    root: Path,
-    *,
-    name: str,
-    events: pl.DataFrame,
-    splits: pl.DataFrame,
-    labels: Mapping[str, pl.DataFrame],
-    codes: pl.DataFrame,
-) -> None:
-    """Write one MEDS data set, all of it or nothing; the same input gives the same bytes.
-
-    Args:
-        root: folder to make; must not exist or be empty.
-        events: columns of `EVENT_SCHEMA`; rows are sorted here, ties keep their order.
-        splits: `subject_id`, `split`; every subject of `events` and `labels` is listed.
-        labels: task -> `subject_id`, `prediction_time`, and `boolean_value` or `float_value`.
-        codes: `code` and optionally `description`, `unit`, `parent_codes`.
-
-    Raises:
-        InputFault: `root` is occupied or cannot be written.
-        ValueError: the tables contradict each other (a subject without a split, a code not described).
-    """
-    _require_listed(events, "subject_id", splits, "events", "splits")
-    _require_listed(events, "code", codes, "events", "codes")
-    for task, table in labels.items():
-        _require_listed(table, "subject_id", splits, f"labels of {task}", "splits")
-    if "parent_codes" not in codes.columns:
-        codes = codes.with_columns(pl.lit(None, pl.List(pl.String)).alias("parent_codes"))
-    if "description" not in codes.columns:
-        codes = codes.with_columns(pl.lit(None, pl.String).alias("description"))
-    events = events.select(EVENT_SCHEMA.names()).cast(EVENT_SCHEMA)
-    events = events.sort("subject_id", "time", nulls_last=False, maintain_order=True)
-    with fresh_folder(root) as folder:
-        for split in SPLITS:
-            members = splits.filter(pl.col("split") == split).select("subject_id")
-            _write(
-                DataSchema,
-                events.join(members, on="subject_id", how="semi", maintain_order="left"),
-                folder / data_subdirectory / split / "0.parquet",
-            )
-            for task, table in labels.items():
-                part = table.join(members, on="subject_id", how="semi").sort("subject_id", "prediction_time")
-                _write(LabelSchema, part, folder / LABELS / task / f"{split}.parquet")
-        _write(SubjectSplitSchema, splits.sort("subject_id"), folder / subject_splits_filepath)
-        _write(CodeMetadataSchema, codes.sort("code"), folder / code_metadata_filepath)
-        metadata = {
-            "dataset_name": name,
-            "etl_name": "hymate",
-            "etl_version": version("hymate-federated"),
-            "meds_version": version("meds"),
-        }
-        write_json(folder / dataset_metadata_filepath, metadata)
-
-
-def _write(schema: Any, table: pl.DataFrame, path: Path) -> None:
-    if table.is_empty():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Polars hands over large_string, which MEDS' validation refuses: align casts it.
-    pq.write_table(schema.align(table.to_arrow()), path)
-
-
-def _require_listed(table: pl.DataFrame, key: str, register: pl.DataFrame, what: str, where: str) -> None:
-    missing = table.join(register, on=key, how="anti")
-    if len(missing):
-        raise ValueError(f"{key} {missing[key][0]!r} is in {what} but not in {where}")
-
-
-def _parquet_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith((".", "_")))
-
-
-def _schema(path: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(path)
-    except (pa.ArrowException, OSError) as fault:
-        raise InputFault(path, f"is not a readable parquet file ({_first_line(fault)})", _REWRITE) from None
-
-
-def _read_table(path: Path, wanted: pa.Schema, nullable: tuple[str, ...] = ()) -> pl.DataFrame:
-    """The columns of `wanted`, types checked; strings may be stored in any of arrow's encodings."""
-    schema = _schema(path)
-    for field in wanted:
-        if field.name not in schema.names:
-            raise InputFault(path, f"column {field.name!r} is missing", "add it, see the MEDS standard")
-        found = schema.field(field.name).type
-        if not _same_kind(found, field.type):
-            what = f"column {field.name!r} is {found}, MEDS wants {field.type}"
-            raise InputFault(path, what, "cast the column")
-    try:
-        table = pl.read_parquet(path, columns=wanted.names, hive_partitioning=False)
-    except (pl.exceptions.PolarsError, OSError) as fault:
-        raise InputFault(path, f"cannot be read ({_first_line(fault)})", _REWRITE) from None
-    table = table.with_columns(
-        pl.col(field.name).cast(pl.String) for field in wanted if field.type == pa.string()
-    )
-    for field in wanted:
-        if field.name not in nullable and table[field.name].null_count():
-            row = table[field.name].is_null().arg_max()
-            _fault_in_row(path, row, f"column {field.name!r} is null", "every row needs it")
-    return table
-
-
-def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
-    if pa.types.is_dictionary(found):
-        found = found.value_type
-    if wanted == pa.string():
-        return bool(
-            pa.types.is_string(found) or pa.types.is_large_string(found) or pa.types.is_string_view(found)
-        )
-    if wanted == pa.float32():
-        return bool(pa.types.is_floating(found))
-    return bool(found == wanted)
+    def data_files(self) -> list[Path]:
+        """The files of events, sorted by path."""
+        return parquet_files(self.root / data_subdirectory)
 
 
 def _read_events(path: Path) -> pl.DataFrame:
-    schema = _schema(path)
+    schema = read_schema(path)
     wanted = DataSchema.schema()
     has_values = "numeric_value" in schema.names
     names = [name for name in EVENT_SCHEMA if name != "numeric_value" or has_values]
-    frame = _read_table(
+    frame = read_table(
         path, pa.schema([wanted.field(name) for name in names]), nullable=("time", "numeric_value")
     )
     if not has_values:
@@ -316,7 +196,7 @@ def _check_values(path: Path, frame: pl.DataFrame) -> None:
         row = infinite.arg_max()
         subject, _, code, value = frame.row(row or 0)
         what = f"subject {subject} has value {value} for code {code!r}"
-        _fault_in_row(path, row, what, "leave numeric_value null when there is none")
+        fault_in_row(path, row, what, "leave numeric_value null when there is none")
 
 
 def _check_order(path: Path, frame: pl.DataFrame) -> None:
@@ -326,22 +206,22 @@ def _check_order(path: Path, frame: pl.DataFrame) -> None:
         firsts = subject.to_frame().with_row_index("row").filter(starts)
         again = firsts.filter(~pl.col("subject_id").is_first_distinct())
         what = f"subject {again['subject_id'][0]} comes back after another subject's rows"
-        _fault_in_row(path, again["row"][0], what, "keep each subject's rows together")
+        fault_in_row(path, again["row"][0], what, "keep each subject's rows together")
     before = time.shift(1)
     backwards = (time < before).fill_null(False) | (time.is_null() & before.is_not_null())
     wrong = backwards & ~starts
     if wrong.any():
         row = wrong.arg_max() or 0
         what = f"subject {subject[row]} goes back in time ({time[row] or 'no time'} after {before[row]})"
-        _fault_in_row(path, row, what, "sort each subject's rows by time, rows without time first")
+        fault_in_row(path, row, what, "sort each subject's rows by time, rows without time first")
 
 
 def _read_labels(path: Path) -> pl.DataFrame:
-    schema = _schema(path)
+    schema = read_schema(path)
     wanted = LabelSchema.schema()
     keys = [wanted.field("subject_id"), wanted.field("prediction_time")]
     present = [name for name in _LABEL_VALUES if name in schema.names]
-    table = _read_table(
+    table = read_table(
         path, pa.schema([*keys, *(wanted.field(name) for name in present)]), nullable=_LABEL_VALUES
     )
     # ACES writes every kind of value column and leaves all but one empty.
@@ -358,19 +238,5 @@ def _read_labels(path: Path) -> pl.DataFrame:
     if bad.any():
         row = bad.arg_max() or 0
         what = f"subject {table['subject_id'][row]} has label {label[row]}"
-        _fault_in_row(path, row, what, "leave subjects without a label out")
+        fault_in_row(path, row, what, "leave subjects without a label out")
     return table.select("subject_id", "prediction_time", label.alias("label"))
-
-
-def _fault_in_row(path: Path, row: int | None, what: str, remedy: str) -> NoReturn:
-    """Say the row group too: it is what a person reads a large parquet file by."""
-    metadata = pq.read_metadata(path)
-    group, left = 0, row or 0
-    while left >= metadata.row_group(group).num_rows:
-        left -= metadata.row_group(group).num_rows
-        group += 1
-    raise InputFault(path, f"row {row} (row group {group}): {what}", remedy)
-
-
-def _first_line(fault: BaseException) -> str:
-    return str(fault).strip().split("\n")[0][:160]

@@ -1,26 +1,46 @@
-"""One site trains by itself: pretraining, then fine-tuning with early stopping."""
+"""One site trains by itself: pretraining, then fine-tuning with early stopping.
+
+With a file for its state, training goes on where it was killed: the file is written in one step after
+every round, and holds weights, optimiser, history and the best weights so far. What a round does
+depends on these, the seed and the round's number alone (`hymate.train.loop`), so the weights at the end
+are the same bits as without the kill.
+"""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hymate.config import FinetuneConfig, PretrainConfig
 from hymate.data.store import TripletStore
 from hymate.evaluate.metrics import auroc, average_precision, log_loss_sum
 from hymate.model.hymate import HyMaTE
+from hymate.train.checkpoint import load_checkpoint, read_kept, read_state, save_checkpoint
 from hymate.train.early_stopping import EarlyStopping
-from hymate.train.loop import finetune_epochs, labelled, make_optimiser, pretrain_epochs, score
+from hymate.train.loop import (
+    LocalHook,
+    finetune_epochs,
+    forecast_error,
+    labelled,
+    make_optimiser,
+    pretrain_epochs,
+    score,
+)
 from hymate.train.objectives import class_weight
 
 Criterion = Literal["auroc + average precision", "log loss", "none"]
+Phase = Literal["pretrain", "finetune"]
+
+BEST = "best"
 
 
 @dataclass(frozen=True)
@@ -36,14 +56,18 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Progress:
-    """One round of one phase is done. round: 1-based; tuning: fine-tuning only."""
+    """One round of one phase is done. round: 1-based."""
 
-    phase: Literal["pretrain", "finetune"]
+    phase: Phase
     round: int
     rounds: int
     loss: float
     seconds: float
+    """Training alone, without the figures below."""
     tuning: Tuning | None = None
+    """Fine-tuning only."""
+    forecast_error: float | None = None
+    """Pretraining only, where it is watched: mean loss on the tuning split."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +87,62 @@ class AloneResult:
     """Under the weights kept."""
     positive_weight: float
     seconds: float
+    """Over all runs of it, where it was killed and went on."""
     rounds: tuple[Progress, ...] = field(repr=False, default=())
+
+
+@dataclass
+class _Journey:
+    """How far training has come: what the state file holds beside model and optimiser."""
+
+    file: Path | None
+    history: list[Progress] = field(default_factory=list)
+    first: Tuning | None = None
+    """On tuning before the first round of fine-tuning."""
+    best_round: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    seconds_before: float = 0.0
+    began: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        if self.file is None or not self.file.is_file():
+            return
+        state = read_state(self.file)
+        self.history = [_progress(entry) for entry in state["history"]]
+        self.first = None if state["first"] is None else Tuning(**state["first"])
+        self.best_round = state["best_round"]
+        self.seconds_before = state["seconds"]
+        self.best = read_kept(self.file, BEST)
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.began
+
+    def done(self, phase: Phase) -> int:
+        """Rounds of this phase behind us."""
+        return sum(progress.phase == phase for progress in self.history)
+
+    def restore(self, phase: Phase, model: HyMaTE, optimiser: torch.optim.Optimizer) -> None:
+        """Put model and optimiser where the last round left them, if it was one of this phase."""
+        if self.file is not None and self.done(phase) and self.history[-1].phase == phase:
+            load_checkpoint(self.file, model, optimiser)
+
+    def keep(self, model: HyMaTE, optimiser: torch.optim.Optimizer) -> None:
+        """Write all of it, in one step."""
+        if self.file is None:
+            return
+        state = {
+            "history": [asdict(progress) for progress in self.history],
+            "first": None if self.first is None else asdict(self.first),
+            "best_round": self.best_round,
+            "seconds": self.seconds,
+        }
+        save_checkpoint(self.file, model, optimiser, state, {BEST: self.best})
+
+
+def rounds_done(file: Path) -> tuple[Progress, ...]:
+    """The rounds a state file has behind it; empty where there is no such file yet."""
+    return tuple(_Journey(file).history)
 
 
 def train_alone(
@@ -74,32 +153,46 @@ def train_alone(
     seed: int,
     *,
     on_progress: Callable[[Progress], None] | None = None,
+    state: Path | None = None,
+    watch_forecasts: bool = False,
+    hook: LocalHook | None = None,
 ) -> AloneResult:
     """Train `model` in place on one store's training split.
 
     Fine-tuning stops after `finetune.patience` rounds without a better AUROC + average precision on
-    the tuning split, and the best round's weights are restored. Raises `InputFault` where nothing
-    can be trained on or the loss stops being finite.
+    the tuning split, and the best round's weights are restored.
+
+    Args:
+        on_progress: called after every round, before its state is kept: a round whose call did not
+            come back is trained again.
+        state: file to go on from where it is there, and to keep the state in.
+        watch_forecasts: after every round of pretraining, also measure the forecasts on tuning stays.
+
+    Raises:
+        InputFault: nothing can be trained on, the loss stops being finite, or `state` is damaged or
+            belongs to another model.
     """
-    began = time.perf_counter()
-    history: list[Progress] = []
+    journey = _Journey(state)
 
     def report(progress: Progress) -> None:
-        history.append(progress)
+        journey.history.append(progress)
         if on_progress is not None:
             on_progress(progress)
 
-    pretrained = _pretrain(store, model, pretrain, seed, report)
+    _pretrain(store, model, pretrain, seed, journey, report, watch_forecasts, hook)
 
     tuning_rows = labelled(store, "tuning")
     positive_weight = class_weight(store.label[labelled(store, "train")])
     optimiser = make_optimiser(model, finetune)
-    best_tuning = evaluate_tuning(model, store, tuning_rows)
-    best_weights, best_round, done = copy.deepcopy(model.state_dict()), 0, 0
-    criterion = _criterion(best_tuning)
+    journey.restore("finetune", model, optimiser)
+    if journey.first is None:
+        journey.first = evaluate_tuning(model, store, tuning_rows)
+        journey.best = _copied(model.state_dict())
+    criterion = _criterion(journey.first)
     stopping = EarlyStopping(finetune.patience)
-    stopping.update(_merit(best_tuning, criterion))
-    while done < finetune.rounds and not stopping.exhausted:
+    for tuning in _tunings(journey):
+        stopping.update(_merit(tuning, criterion))
+    while (done := journey.done("finetune")) < finetune.rounds and not stopping.exhausted:
         result = finetune_epochs(
             model,
             store,
@@ -109,23 +202,23 @@ def train_alone(
             seed=seed,
             first_epoch=done * finetune.local_epochs,
             epochs=finetune.local_epochs,
+            hook=hook,
         )
-        done += 1
         tuning = evaluate_tuning(model, store, tuning_rows)
-        report(Progress("finetune", done, finetune.rounds, result.loss, result.seconds, tuning))
         if stopping.update(_merit(tuning, criterion)):
-            best_tuning, best_round = tuning, done
-            best_weights = copy.deepcopy(model.state_dict())
-    model.load_state_dict(best_weights)
+            journey.best_round, journey.best = done + 1, _copied(model.state_dict())
+        report(Progress("finetune", done + 1, finetune.rounds, result.loss, result.seconds, tuning))
+        journey.keep(model, optimiser)
+    model.load_state_dict(journey.best)
     return AloneResult(
-        pretrain_epochs=pretrained,
-        finetune_epochs=done * finetune.local_epochs,
-        best_epoch=best_round * finetune.local_epochs,
+        pretrain_epochs=journey.done("pretrain") * pretrain.local_epochs,
+        finetune_epochs=journey.done("finetune") * finetune.local_epochs,
+        best_epoch=journey.best_round * finetune.local_epochs,
         criterion=criterion,
-        tuning=best_tuning,
+        tuning=_tunings(journey)[journey.best_round],
         positive_weight=positive_weight,
-        seconds=time.perf_counter() - began,
-        rounds=tuple(history),
+        seconds=journey.seconds,
+        rounds=tuple(journey.history),
     )
 
 
@@ -148,24 +241,47 @@ def _pretrain(
     model: HyMaTE,
     config: PretrainConfig,
     seed: int,
+    journey: _Journey,
     report: Callable[[Progress], None],
-) -> int:
-    """All rounds of pretraining; returns the number of epochs."""
-    if not config.rounds:
-        return 0
+    watch: bool,
+    hook: LocalHook | None,
+) -> None:
+    """The rounds of pretraining that are still to be done."""
+    if journey.done("finetune") or not config.rounds:
+        return
     optimiser: torch.optim.Optimizer = make_optimiser(model, config)
-    for number in range(1, config.rounds + 1):
+    journey.restore("pretrain", model, optimiser)
+    while (done := journey.done("pretrain")) < config.rounds:
         result = pretrain_epochs(
             model,
             store,
             config,
             optimiser,
             seed=seed,
-            first_epoch=(number - 1) * config.local_epochs,
+            first_epoch=done * config.local_epochs,
             epochs=config.local_epochs,
+            hook=hook,
         )
-        report(Progress("pretrain", number, config.rounds, result.loss, result.seconds))
-    return config.rounds * config.local_epochs
+        progress = Progress("pretrain", done + 1, config.rounds, result.loss, result.seconds)
+        if watch:
+            progress = replace(progress, forecast_error=forecast_error(model, store, config, seed))
+        report(progress)
+        journey.keep(model, optimiser)
+
+
+def _tunings(journey: _Journey) -> list[Tuning]:
+    """Before fine-tuning, and after each of its rounds."""
+    assert journey.first is not None  # fine-tuning has begun
+    return [journey.first, *(progress.tuning for progress in journey.history if progress.tuning is not None)]
+
+
+def _progress(entry: Mapping[str, Any]) -> Progress:
+    tuning = entry["tuning"]
+    return Progress(**{**entry, "tuning": None if tuning is None else Tuning(**tuning)})
+
+
+def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return copy.deepcopy(dict(weights))
 
 
 def _criterion(tuning: Tuning) -> Criterion:

@@ -6,6 +6,7 @@ not by position, so a state belongs to names and shapes:
 
     weights/<parameter>
     optimiser/<parameter>/<exp_avg | exp_avg_sq | step>
+    kept/<name>/<parameter>                 further sets of weights, such as the best so far
 
 Learning rate and other settings are not kept: they come from the configuration, which may have
 changed since.
@@ -56,10 +57,19 @@ def load_optimiser(path: Path, model: nn.Module, optimiser: torch.optim.Optimize
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any] | None = None
+    path: Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    state: Mapping[str, Any] | None = None,
+    kept: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> None:
-    """Write weights, optimiser and `state` (anything JSON holds) as one file: they belong together."""
+    """Write weights, optimiser and `state` (anything JSON holds) as one file: they belong together.
+
+    `kept` names further sets of weights (the best so far, a running mean) that belong to them too.
+    """
     arrays = _weights(model) | _optimiser(model, optimiser)
+    for name, weights in (kept or {}).items():
+        arrays |= {f"kept/{name}/{parameter}": tensor for parameter, tensor in weights.items()}
     _write(path, arrays, {"state": dict(state or {}), "optimiser": True})
 
 
@@ -73,6 +83,18 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
     _load_weights(path, arrays, model)
     _fill(model, optimiser, slots)
     return _state(header)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The file's `state` alone; `InputFault` as `load_checkpoint`."""
+    return _state(_read(path)[1])
+
+
+def read_kept(path: Path, name: str) -> dict[str, Tensor]:
+    """The set of weights that `save_checkpoint` was given as `kept[name]`; empty where there was none."""
+    arrays, _ = _read(path)
+    prefix = f"kept/{name}/"
+    return {key.removeprefix(prefix): tensor for key, tensor in arrays.items() if key.startswith(prefix)}
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

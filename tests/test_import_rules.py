@@ -60,3 +60,50 @@ def test_the_science_runs_without_the_federation() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_model_trains_with_torch_alone() -> None:
+    """Model, batches and training loop need torch and numpy; settings may come as any object."""
+    code = """
+import sys
+for name in ("pydantic", "yaml", "polars", "pyarrow", "meds", "safetensors", "typer", "rich", "flwr", "ray"):
+    sys.modules[name] = None
+from types import SimpleNamespace
+import numpy as np
+import torch
+from hymate.model.hymate import build_model
+from hymate.train.loop import finetune_epochs, make_optimiser, score
+
+sizes = SimpleNamespace(
+    d_model=8, mamba_blocks=1, d_state=4, d_conv=4, expand=2, attention_layers=1, attention_heads=2,
+    attention_window=None, d_static=4, dropout=0.1,
+)
+rng = np.random.default_rng(0)
+lengths = rng.integers(1, 9, 12)
+offset = np.concatenate([[0], np.cumsum(lengths)])
+total = int(offset[-1])
+rows = np.arange(12)
+class Stays(SimpleNamespace):
+    def __len__(self):
+        return 12
+
+store = Stays(
+    time=np.sort(rng.uniform(0, 48, total)).astype(np.float32),
+    code=rng.integers(1, 6, total).astype(np.int32),
+    value=rng.standard_normal(total).astype(np.float32), offset=offset, lengths=lengths,
+    static=rng.standard_normal((12, 3)).astype(np.float32), label=(rows % 2).astype(np.float32),
+    numeric=np.ones(6, bool), rows=lambda split: rows,
+)
+model = build_model(sizes, codes=5, static_width=3, time_scale_hours=48.0, seed=0)
+settings = SimpleNamespace(
+    learning_rate=1e-2, weight_decay=0.0, clip_norm=1.0, batch_size=4, variable_dropout=0.0, local_epochs=1
+)
+done = finetune_epochs(
+    model, store, settings, make_optimiser(model, settings),
+    positive_weight=1.0, seed=0, first_epoch=0, epochs=2,
+)
+assert done.steps == 6 and np.isfinite(done.loss), done
+assert np.isfinite(score(model, store, rows)).all()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

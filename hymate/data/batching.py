@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from hymate.config import PretrainConfig
-from hymate.data.store import TripletStore
+if TYPE_CHECKING:  # a machine with torch alone has no pydantic, and the model needs none
+    from hymate.config import PretrainConfig
+    from hymate.data.store import TripletStore
+
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]

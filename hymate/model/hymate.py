@@ -19,11 +19,12 @@ and fusion mask it. A stay's output is the same alone or in any batch.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hymate.config import ModelConfig
 from hymate.data.batching import TripletBatch
 from hymate.model.attention import AttentionLayer, FusionAttention
 from hymate.model.dropout import Dropout
@@ -32,6 +33,9 @@ from hymate.model.heads import ClassificationHead, ForecastHead
 from hymate.model.layers import RMSNorm
 from hymate.model.mamba import MambaBlock
 from hymate.model.streaming import StackState, first_block_state, step_block
+
+if TYPE_CHECKING:  # a machine with torch alone has no pydantic, and the model needs none
+    from hymate.config import ModelConfig
 
 
 class HyMaTE(nn.Module):

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hymate.config import FinetuneConfig, OptimiserConfig, PretrainConfig
 from hymate.data.batching import (
     ForecastBatch,
     TripletBatch,
@@ -30,13 +29,16 @@ from hymate.data.batching import (
     forecast_batches,
     training_batches,
 )
-from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
 from hymate.model.mamba import SelectiveSSM
 from hymate.ops.allocator import release_memory
 from hymate.train.objectives import classification_loss, forecast_loss
 from hymate.train.placement import device_of, forecast_on_device, mode, on_device, own_randomness
+
+if TYPE_CHECKING:  # a machine with torch alone has no pydantic, and the model needs none
+    from hymate.config import FinetuneConfig, OptimiserConfig, PretrainConfig
+    from hymate.data.store import TripletStore
 
 Batch = TypeVar("Batch", TripletBatch, ForecastBatch)
 

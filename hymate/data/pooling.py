@@ -1,0 +1,85 @@
+"""Several data sets as one: their windows below each other, their codes under one vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from hymate.config import TaskConfig, VocabularyConfig
+from hymate.data.meds import MedsDataset
+from hymate.data.statistics import code_statistics
+from hymate.data.tasks import Windows, cut_windows
+from hymate.data.vocabulary import Vocabulary, build_vocabulary
+from hymate.errors import InputFault
+
+
+@dataclass(frozen=True)
+class PooledData:
+    """Data sets in the order given. `names` are theirs, made different where two are the same."""
+
+    names: tuple[str, ...]
+    windows: Windows
+    vocabulary: Vocabulary
+    """Of the training split."""
+
+
+def pool_data(folders: Sequence[Path], task: TaskConfig, config: VocabularyConfig) -> PooledData:
+    """Read MEDS data sets, cut their windows and build the vocabulary of all training stays.
+
+    To `config.min_sites` each data set is a site.
+
+    Raises:
+        InputFault: a data set cannot be read, has no such labels, shares a subject with another, or
+            their units disagree.
+    """
+    datasets = _named([MedsDataset.open(folder) for folder in folders])
+    windows = {name: cut_windows(dataset, task) for name, dataset in datasets.items()}
+    statistics = {name: code_statistics(windows[name], datasets[name].units()) for name in datasets}
+    return PooledData(
+        names=tuple(datasets),
+        windows=pool_windows(windows),
+        vocabulary=build_vocabulary(statistics, config),
+    )
+
+
+def pool_windows(parts: Mapping[str, Windows]) -> Windows:
+    """The stays of all `parts`, numbered on; `InputFault` where two parts hold the same subject.
+
+    One number would otherwise stand for two people, or one person be in two splits.
+    """
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    before = 0
+    home: dict[int, str] = {}
+    stays, triplets, static, left_out = [], [], [], dict[str, int]()
+    for name, part in parts.items():
+        for subject in part.stays["subject_id"].unique().to_list():
+            other = home.setdefault(subject, name)
+            if other != name:
+                raise InputFault(
+                    f"data set '{name}'",
+                    f"subject {subject} is also in '{other}'",
+                    "give every subject an id of its own before pooling",
+                )
+        shift = (pl.col("stay") + before).cast(pl.UInt32)
+        stays.append(part.stays.with_columns(shift))
+        triplets.append(part.triplets.with_columns(shift))
+        static.append(part.static.with_columns(shift))
+        for reason, count in part.left_out.items():
+            left_out[reason] = left_out.get(reason, 0) + count
+        before += len(part.stays)
+    return Windows(pl.concat(stays), pl.concat(triplets), pl.concat(static), left_out)
+
+
+def _named(datasets: Sequence[MedsDataset]) -> dict[str, MedsDataset]:
+    named: dict[str, MedsDataset] = {}
+    for dataset in datasets:
+        name, number = dataset.name, 1
+        while name in named:
+            number += 1
+            name = f"{dataset.name} ({number})"
+        named[name] = dataset
+    return named

@@ -10,11 +10,13 @@ from pathlib import Path
 from client.policy import check_task, publishable
 from client.site import SiteConfig
 from hymate.config import TaskConfig
+from hymate.data.fingerprint import fingerprint
 from hymate.data.meds import SPLITS, MedsDataset
 from hymate.data.statistics import code_statistics
-from hymate.data.store import TripletStore, open_store, prepare_store
+from hymate.data.store import StoreMismatch, TripletStore, open_store, prepare_store
 from hymate.data.tasks import Windows, cut_windows
 from hymate.data.vocabulary import Vocabulary
+from hymate.data.window_cache import kept_dataset, kept_windows
 from hymate.errors import InputFault
 from hymate.protocol import (
     DescribeRequest,
@@ -64,7 +66,12 @@ def statistics(site: SiteConfig, request: StatisticsRequest) -> StatisticsReply:
 
 
 def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
-    """Write the triplet store under the agreed vocabulary; keep the vocabulary beside it."""
+    """Write the triplet store under the agreed vocabulary; keep the vocabulary beside it.
+
+    Raises:
+        InputFault: the vocabulary is not the one announced, or the data set is no longer the one that
+            this site's statistics were of.
+    """
     began = time.perf_counter()
     vocabulary = Vocabulary.from_json(request.vocabulary)
     if vocabulary.hash != request.vocabulary_hash:
@@ -73,6 +80,14 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
             f"the vocabulary received has hash {vocabulary.hash[:12]}, announced was "
             f"{request.vocabulary_hash[:12]}",
             "the coordinator sends the vocabulary phase again",
+        )
+    check_task(site, request.task)
+    described = kept_dataset(_windows_path(site, request.task))
+    if described not in (None, _fingerprint(site, request.task)):
+        raise InputFault(
+            f"site {site.name}",
+            "its data set has changed since its statistics were sent",
+            "put the data set back as it was, or run the study again from its vocabulary phase",
         )
     _, windows = _windows(site, request.task)
     path = store_path(site, request.task, vocabulary.hash)
@@ -88,7 +103,12 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
 
 
 def agreed_store(site: SiteConfig, task: TaskConfig, vocabulary_hash: str) -> tuple[TripletStore, Vocabulary]:
-    """The store this site made under the agreed vocabulary; `InputFault` where it made none."""
+    """The store this site made under the agreed vocabulary from the data as they are now.
+
+    Raises:
+        InputFault: the site made none, or its data set has changed since: what it would train on is no
+            longer what it described, and what the vocabulary was agreed on.
+    """
     known = _vocabulary_path(site, vocabulary_hash)
     if not known.is_file():
         raise InputFault(
@@ -97,19 +117,50 @@ def agreed_store(site: SiteConfig, task: TaskConfig, vocabulary_hash: str) -> tu
             "the coordinator runs the vocabulary phase with this site first",
         )
     check_task(site, task)
-    store = open_store(store_path(site, task, vocabulary_hash), vocabulary_hash=vocabulary_hash, task=task)
+    try:
+        store = open_store(
+            store_path(site, task, vocabulary_hash),
+            dataset=_fingerprint(site, task),
+            vocabulary_hash=vocabulary_hash,
+            task=task,
+        )
+    except StoreMismatch as fault:
+        raise InputFault(
+            f"site {site.name}",
+            f"its triplet store {fault.what}",
+            "put the data set back as it was, or run the study again from its vocabulary phase",
+        ) from None
     return store, Vocabulary.load(known)
 
 
 def store_path(site: SiteConfig, task: TaskConfig, vocabulary_hash: str) -> Path:
-    return site.cache / f"{task.name}-{vocabulary_hash[:12]}"
+    return site.cache / f"{task.key}-{vocabulary_hash[:12]}"
 
 
 def _vocabulary_path(site: SiteConfig, vocabulary_hash: str) -> Path:
     return site.cache / f"vocabulary-{vocabulary_hash[:12]}.json"
 
 
+def _fingerprint(site: SiteConfig, task: TaskConfig) -> str:
+    return fingerprint(site.data, task.name, site.cache / f"fingerprint-{task.name}.json")
+
+
+def _windows_path(site: SiteConfig, task: TaskConfig) -> Path:
+    return site.cache / f"windows-{task.key}"
+
+
 def _windows(site: SiteConfig, task: TaskConfig) -> tuple[MedsDataset, Windows]:
+    """The site's windows, cut by whoever asks first."""
     check_task(site, task)
     dataset = MedsDataset.open(site.data)
-    return dataset, cut_windows(dataset, task)
+
+    def cut() -> Windows:
+        windows = cut_windows(dataset, task)
+        if _fingerprint(site, task) != known:
+            raise InputFault(
+                f"site {site.name}", "its data set changes while it is read", "ask again when it is complete"
+            )
+        return windows
+
+    known = _fingerprint(site, task)
+    return dataset, kept_windows(_windows_path(site, task), known, task, cut)

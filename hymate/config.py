@@ -7,8 +7,9 @@ into one line that says file, key, problem and remedy.
 from __future__ import annotations
 
 import difflib
+import hashlib
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -26,17 +27,37 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class TaskConfig(Frozen):
-    """Which label is learned, and which observations of a stay the model may see."""
+LabelSet = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}$")]
+"""A folder's name: a site makes folders after it, so it may not lead out of one."""
 
-    name: str = "in_hospital_mortality"
+LIFETIME_HOURS = 150 * 365.25 * 24.0
+
+
+class TaskConfig(Frozen):
+    """Which label is learned, which stays of a subject count, and which observations the model may see.
+
+    A stay is one row of the label set: a subject and a prediction time.
+    """
+
+    name: LabelSet = "in_hospital_mortality"
     """Label set below `labels/` of each site's MEDS data set; `boolean_value` is learned."""
-    lookback_hours: Positive = 48.0
-    """Observations in [prediction_time - lookback_hours, prediction_time] are the input."""
+    lookback_hours: Annotated[float, Field(gt=0.0, le=LIFETIME_HOURS)] = 48.0
+    """Observations in [prediction_time - lookback_hours, prediction_time] are the input, both ends
+    included, to the microsecond. Days and years are hours too: two years are 17,520."""
     min_observations: Annotated[int, Field(ge=0)] = 1
     """A stay with fewer observations in its window is left out, and counted."""
     max_observations: Count = 880
-    """The latest this many observations of a window are kept (STraTS keeps 880)."""
+    """This many observations of a window are kept at most (STraTS keeps 880)."""
+    keep: Literal["latest", "earliest"] = "latest"
+    """Which ones, where a window holds more."""
+    stays_per_subject: Literal["all", "first", "last"] | Count = "all"
+    """Which stays of a subject are used, by prediction time, of those with enough observations; a
+    number: the first that many. The others are left out, and counted."""
+
+    @property
+    def key(self) -> str:
+        """The name and a hash of every field: names what a site keeps for this task and no other."""
+        return f"{self.name}-{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]}"
 
 
 class VocabularyConfig(Frozen):

@@ -1,25 +1,18 @@
 """The triplet store: what training reads. Flat memory-mapped arrays, opened in milliseconds.
 
-A store is a site's private cache of one task under one vocabulary; it may be deleted at any time and
-prepared again. On disk:
+A store is a site's private cache of one data set's stays for one task under one vocabulary; it may be
+deleted at any time and prepared again. On disk, exchanged in one step (`hymate.data.exchange`):
 
-    STORE/store.json          header; names the folder below, and is replaced in one step
+    STORE/store.json          header; names the folder below
     STORE/arrays-<random>/    time.npy, code.npy, value.npy, offset.npy, ...
-    STORE/.lock               held while preparing
 
-The header is the only way to the arrays, so a store is the old one until the header's rename and the
-new one after it, wherever a prepare is killed. What a killed prepare left is removed by the next one.
+A store is the old one until the header's rename and the new one after it, wherever a prepare is killed.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,14 +22,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hymate.config import TaskConfig
-from hymate.durable import flush_folder, write_text
+from hymate.data.exchange import exchange, locked
 from hymate.errors import InputFault
 
 if TYPE_CHECKING:
     from hymate.data.tasks import Windows
     from hymate.data.vocabulary import Vocabulary
 
-SCHEMA = 1
+SCHEMA = 2
 HEADER = "store.json"
 ARRAYS = {
     "time": np.float32,
@@ -53,7 +46,7 @@ ARRAYS = {
 
 
 class StoreMismatch(InputFault):
-    """A store made for another vocabulary, task or schema version: never reused silently."""
+    """A store made for another data set, vocabulary, task or schema version: never reused silently."""
 
     def __reduce__(self) -> tuple[type[InputFault], tuple[str, str, str]]:
         return (StoreMismatch, (self.where, self.what, self.remedy))
@@ -80,6 +73,8 @@ class StoreHeader:
     """Label rows that became no stay, by reason."""
     folder: str
     """Name of the arrays' folder."""
+    dataset: str = ""
+    """Fingerprint of the data set it was made from (`hymate.data.fingerprint`); "": of none on disk."""
     schema: int = SCHEMA
 
     def __getitem__(self, name: str) -> Any:
@@ -155,43 +150,38 @@ def prepare_store(path: Path, windows: Windows, vocabulary: Vocabulary, task: Ta
         InputFault: `path` cannot hold a store (it is a file, or not writable).
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with _locked(path / ".lock"):
-            folder = path / f"arrays-{secrets.token_hex(8)}"
-            try:
-                header = _write(folder, windows, vocabulary, task)
-                write_text(path / HEADER, header.to_json())
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            _remove_leftovers(path)
+        with locked(path):
+            exchange(path, HEADER, "arrays", lambda folder: _write(folder, windows, vocabulary, task))
     except OSError as fault:
         raise InputFault(
             path, f"cannot hold a store: {fault.strerror}", "give a writable folder with free space"
         ) from fault
-    return open_store(path, vocabulary_hash=vocabulary.hash, task=task)
+    return open_store(path, dataset=windows.dataset, vocabulary_hash=vocabulary.hash, task=task)
 
 
-def open_store(path: Path, *, vocabulary_hash: str, task: TaskConfig) -> TripletStore:
+def open_store(path: Path, *, dataset: str, vocabulary_hash: str, task: TaskConfig) -> TripletStore:
     """Map the store at `path`; milliseconds, whatever its size.
 
+    Args:
+        dataset: fingerprint of the data set as it is now (`hymate.data.fingerprint`).
+
     Raises:
-        StoreMismatch: it was made for another vocabulary, task or schema version.
+        StoreMismatch: it was made from another data set, or for another vocabulary, task or schema version.
         InputFault: there is none, or it is damaged.
     """
     try:
-        return _open(path, vocabulary_hash, task)
+        return _open(path, dataset, vocabulary_hash, task)
     except FileNotFoundError:
         pass  # replaced between header and arrays; the new header names a folder that is there
     try:
-        return _open(path, vocabulary_hash, task)
+        return _open(path, dataset, vocabulary_hash, task)
     except FileNotFoundError as fault:
         raise _damaged(path, f"'{fault.filename}' is missing") from None
 
 
-def _open(path: Path, vocabulary_hash: str, task: TaskConfig) -> TripletStore:
+def _open(path: Path, dataset: str, vocabulary_hash: str, task: TaskConfig) -> TripletStore:
     header = _read_header(path)
-    _refuse_mismatch(path, header, vocabulary_hash, task)
+    _refuse_mismatch(path, header, dataset, vocabulary_hash, task)
     try:
         arrays = {name: _map(path / header.folder / f"{name}.npy") for name in ARRAYS}
     except FileNotFoundError:
@@ -230,8 +220,13 @@ def _read_header(path: Path) -> StoreHeader:
         raise _damaged(path, f"{HEADER}: {type(fault).__name__} {fault}".splitlines()[0]) from None
 
 
-def _refuse_mismatch(path: Path, header: StoreHeader, vocabulary_hash: str, task: TaskConfig) -> None:
+def _refuse_mismatch(
+    path: Path, header: StoreHeader, dataset: str, vocabulary_hash: str, task: TaskConfig
+) -> None:
     differences = []
+    if header.dataset != dataset:
+        states = f"{header.dataset[:12] or 'unknown'}, now {dataset[:12] or 'unknown'}"
+        differences.append(f"another state of the data set ({states})")
     if header.vocabulary_hash != vocabulary_hash:
         differences.append(f"vocabulary {header.vocabulary_hash[:12]}, not {vocabulary_hash[:12]}")
     for field in TaskConfig.model_fields:
@@ -271,40 +266,18 @@ def _shapes(header: StoreHeader) -> dict[str, tuple[int, ...]]:
     }
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, also by a kill
-        yield
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Folders of arrays that no header names. The lock is held, so nobody is writing them."""
-    try:
-        current = json.loads((path / HEADER).read_text(encoding="utf-8"))["folder"]
-    except (OSError, ValueError, KeyError, TypeError):
-        current = None
-    for folder in path.glob("arrays-*"):
-        if folder.name != current:
-            shutil.rmtree(folder)
-    for temporary in path.glob(f".{HEADER}.*"):
-        temporary.unlink()
-
-
-def _write(folder: Path, windows: Windows, vocabulary: Vocabulary, task: TaskConfig) -> StoreHeader:
+def _write(folder: Path, windows: Windows, vocabulary: Vocabulary, task: TaskConfig) -> str:
     """Write the arrays into the new `folder`, down to the disk; the header that will name it."""
     from hymate.data.encoding import encode
     from hymate.data.meds import SPLITS
 
-    folder.mkdir()
     encoded = encode(windows, vocabulary, SPLITS)
     for name, kind in ARRAYS.items():
         with (folder / f"{name}.npy").open("wb") as file:
             np.save(file, encoded.arrays[name].astype(kind, copy=False), allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-    flush_folder(folder)
-    return StoreHeader(
+    header = StoreHeader(
         vocabulary_hash=vocabulary.hash,
         task=task,
         codes=vocabulary.size,
@@ -316,4 +289,6 @@ def _write(folder: Path, windows: Windows, vocabulary: Vocabulary, task: TaskCon
         unknown_static=encoded.unknown_static,
         left_out=windows.left_out,
         folder=folder.name,
+        dataset=windows.dataset,
     )
+    return header.to_json()

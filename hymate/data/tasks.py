@@ -3,6 +3,10 @@
 A stay is one label row (MEDS `LabelSchema`): a subject, a prediction time, a label. Its window is
 [prediction_time - lookback, prediction_time], both ends included: MEDS defines the prediction time as
 the last instant whose data may be used (https://github.com/Medical-Event-Data-Standard/meds).
+
+MEDS times carry no zone. A window is cut by the clock they were written with: where that clock follows
+daylight saving time, a window over the change is an hour longer or shorter than it says, and an hour in
+autumn comes twice. Sites that care write UTC.
 """
 
 from __future__ import annotations
@@ -31,20 +35,26 @@ class Windows:
     | stays    | stay UInt32 (0, 1, ...), subject_id, prediction_time, split, label Float32 (null =   |
     |          | unlabelled), observations UInt32; one row a stay, by (subject_id, prediction_time)    |
     | triplets | stay, hours Float32 since the window's start, code String, value Float32 (NaN = event |
-    |          | without a number); by (stay, hours), ties in the order of the data set                |
+    |          | without a number); by (stay, time), ties in the order of the data set                 |
     | static   | stay, code, numeric_value Float32: the subject's rows without a time                  |
 
-    `left_out` counts the label rows that became no stay, by reason.
+    Hours are whole microseconds rounded to 24 bits. That keeps the order and keeps equal times equal;
+    different times stay different where they are further apart than 1 s in windows of up to 170 days
+    (4,096 h), than 1 min up to 29 years (262,144 h), than 4 min up to 119 years.
+
+    `left_out` counts the label rows that became no stay, by reason. `dataset` is the fingerprint of the
+    data set they were cut from (`hymate.data.fingerprint`), "" where nobody asked for one.
     """
 
     stays: pl.DataFrame
     triplets: pl.DataFrame
     static: pl.DataFrame
     left_out: dict[str, int]
+    dataset: str = ""
 
 
 def cut_windows(dataset: MedsDataset, task: TaskConfig) -> Windows:
-    """Cut `dataset` into the windows of `task`; the latest `task.max_observations` of each are kept.
+    """Cut `dataset` into the windows of `task`.
 
     Events are sorted, so a window is one slice of them: two searches find it, no join is needed and
     10 million triplets stay well below 2 GiB.
@@ -60,12 +70,20 @@ def cut_windows(dataset: MedsDataset, task: TaskConfig) -> Windows:
 
     enough = last - first >= task.min_observations
     left_out[f"fewer than {task.min_observations} observations"] = int((~enough).sum())
-    first = np.maximum(first, last - task.max_observations)
+    used = _used_stays(candidates["subject_id"].to_numpy(), enough, task)
+    if task.stays_per_subject != "all":
+        left_out[f"further stays of a subject (stays_per_subject {task.stays_per_subject})"] = int(
+            (enough & ~used).sum()
+        )
+    if task.keep == "latest":
+        first = np.maximum(first, last - task.max_observations)
+    else:
+        last = np.minimum(last, first + task.max_observations)
     stays = candidates.with_columns(pl.Series("observations", last - first, dtype=pl.UInt32))
-    stays = stays.filter(enough).with_row_index("stay")
+    stays = stays.filter(used).with_row_index("stay")
     return Windows(
         stays=stays.select("stay", "subject_id", "prediction_time", "split", "label", "observations"),
-        triplets=_triplets(events, time, stays, first[enough], lookback),
+        triplets=_triplets(events, time, stays, first[used], lookback),
         static=_static(events, stays),
         left_out=left_out,
     )
@@ -76,6 +94,26 @@ def _labelled_stays(dataset: MedsDataset, task: TaskConfig) -> tuple[pl.DataFram
     stays = dataset.labels(task.name).join(dataset.splits(), on="subject_id", how="left")
     no_split = stays["split"].is_null()
     return stays.filter(~no_split).sort("subject_id", "prediction_time"), {"no split": int(no_split.sum())}
+
+
+def _used_stays(
+    subject: npt.NDArray[np.int64], enough: npt.NDArray[np.bool_], task: TaskConfig
+) -> npt.NDArray[np.bool_]:
+    """Which of the candidates, ordered by (subject, prediction time), the task uses."""
+    if task.stays_per_subject == "all":
+        return enough
+    able = np.flatnonzero(enough)
+    owner = subject[able]
+    begin = np.searchsorted(owner, owner, side="left")
+    end = np.searchsorted(owner, owner, side="right")
+    rank = np.arange(len(able)) - begin
+    if task.stays_per_subject == "last":
+        chosen = rank == end - begin - 1
+    else:
+        chosen = rank < (1 if task.stays_per_subject == "first" else task.stays_per_subject)
+    used = np.zeros(len(subject), np.bool_)
+    used[able[chosen]] = True
+    return used
 
 
 def _microseconds(time: pl.Series) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,24 @@ VOCABULARY = Vocabulary(
         VocabularyEntry("SEX//F", "", 0.0, 1.0, False),
     ),
 )
-WINDOWS = windows(
-    [
-        [(0.5, "HR", 90.0), (0.5, "new drug", 1.0), (1.25, "ventilated", NAN)],
-        [(3.0, "new drug", NAN)],
-        [(2.0, "HR", NAN), (2.0, "HR", 75.0)],
-    ],
-    subjects=[4, 4, 2**40],
-    splits=["held_out", "train", "tuning"],
-    labels=[1.0, None, 0.0],
-    static={
-        0: [("SEX//F", None), ("Age", 1.0), ("Age", 40.0), ("EYES//blue", None)],
-        1: [("Age", None)],
-        2: [("SEX//F", None)],
-    },
+DATASET = "d" * 64
+WINDOWS = replace(
+    windows(
+        [
+            [(0.5, "HR", 90.0), (0.5, "new drug", 1.0), (1.25, "ventilated", NAN)],
+            [(3.0, "new drug", NAN)],
+            [(2.0, "HR", NAN), (2.0, "HR", 75.0)],
+        ],
+        subjects=[4, 4, 2**40],
+        splits=["held_out", "train", "tuning"],
+        labels=[1.0, None, 0.0],
+        static={
+            0: [("SEX//F", None), ("Age", 1.0), ("Age", 40.0), ("EYES//blue", None)],
+            1: [("Age", None)],
+            2: [("SEX//F", None)],
+        },
+    ),
+    dataset=DATASET,
 )
 
 
@@ -53,7 +58,7 @@ def prepared(path: Path) -> TripletStore:
 
 
 def opened(path: Path) -> TripletStore:
-    return open_store(path, vocabulary_hash=VOCABULARY.hash, task=TASK)
+    return open_store(path, dataset=DATASET, vocabulary_hash=VOCABULARY.hash, task=TASK)
 
 
 def test_round_trip_by_hand(tmp_path: Path) -> None:
@@ -106,15 +111,17 @@ def test_a_store_of_nothing_opens(tmp_path: Path) -> None:
     assert store.rows("train").tolist() == store.lengths.tolist() == store.time.tolist() == []
 
 
-def test_another_vocabulary_task_or_schema_is_refused(tmp_path: Path) -> None:
+def test_another_data_set_vocabulary_task_or_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store"
     prepared(path)
-    other = TaskConfig(lookback_hours=24, max_observations=100)
+    other = TaskConfig(lookback_hours=24, max_observations=100, keep="earliest", stays_per_subject=2)
     with pytest.raises(StoreMismatch) as fault:
-        open_store(path, vocabulary_hash="f" * 64, task=other)
+        open_store(path, dataset="e" * 64, vocabulary_hash="f" * 64, task=other)
     assert str(fault.value) == (
-        f"{path}: was made for vocabulary {VOCABULARY.hash[:12]}, not ffffffffffff; "
-        "task lookback_hours 48.0, not 24.0; task max_observations 880, not 100; prepare the store again"
+        f"{path}: was made for another state of the data set (dddddddddddd, now eeeeeeeeeeee); "
+        f"vocabulary {VOCABULARY.hash[:12]}, not ffffffffffff; task lookback_hours 48.0, not 24.0; "
+        "task max_observations 880, not 100; task keep latest, not earliest; "
+        "task stays_per_subject all, not 2; prepare the store again"
     )
     again = pickle.loads(pickle.dumps(fault.value))
     assert (type(again), str(again)) == (StoreMismatch, str(fault.value))
@@ -140,7 +147,7 @@ def _cut_short(path: Path) -> None:
         lambda path: np.save(next(path.glob("arrays-*/code.npy")), np.zeros(4, np.int64)),
         lambda path: shutil.rmtree(next(path.glob("arrays-*"))),
         lambda path: (path / "store.json").write_text("{"),
-        lambda path: (path / "store.json").write_text('{"schema": 1}'),
+        lambda path: (path / "store.json").write_text('{"schema": 2}'),
     ],
     ids=[
         "short",
@@ -212,7 +219,7 @@ def _content(store: TripletStore) -> list[list[float]]:
 
 def test_a_kill_at_any_point_leaves_one_whole_store(tmp_path: Path) -> None:
     path = tmp_path / "store"
-    newer: Windows = windows([[(1.0, "HR", 70.0)], [(2.0, "HR", 60.0)]])
+    newer: Windows = replace(windows([[(1.0, "HR", 70.0)], [(2.0, "HR", 60.0)]]), dataset=DATASET)
     old = _content(prepared(path))
     new = _content(prepare_store(tmp_path / "other", newer, VOCABULARY, TASK))
     outcomes = []
@@ -277,7 +284,8 @@ def test_a_store_replaced_while_it_is_opened_is_the_new_one(
         if calls == 1:
             with monkeypatch.context() as patch:
                 patch.setattr(store_module, "_read_header", read_header)
-                prepare_store(where, windows([[(1.0, "HR", 70.0)]]), VOCABULARY, TASK)
+                newer = replace(windows([[(1.0, "HR", 70.0)]]), dataset=DATASET)
+                prepare_store(where, newer, VOCABULARY, TASK)
         return header
 
     monkeypatch.setattr(store_module, "_read_header", overtaken)

@@ -47,6 +47,18 @@ def physionet2012(
             "--site-by", help="What makes a site: type of ICU, the challenge's set, or one for all."
         ),
     ],
+    splits: Annotated[
+        Literal["stratified", "protocol", "fold"],
+        typer.Option(
+            "--splits",
+            help="stratified: 70 / 10 / 20 of each site. protocol: STraTS' split of b + c, 80 / 20. "
+            "fold: one fold of a cross-validation over b + c is held out.",
+        ),
+    ] = "stratified",
+    fold: Annotated[
+        int, typer.Option("--fold", min=1, help="With --splits fold: the fold held out, 1 to --folds.")
+    ] = 1,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="With --splits fold: how many folds.")] = 5,
     seed: Seed = 0,
     force: Force = False,
     as_json: Json = False,
@@ -61,12 +73,19 @@ def physionet2012(
     labels in_hospital_mortality and length_of_stay (predicted 48 h after admission) and subjects split
     70 / 10 / 20 into train / tuning / held_out; and sites/summary.json with the figures printed.
 
+    With --splits protocol set a, when it is there, is held_out and b + c are train / tuning 80 / 20;
+    without set a those 20 are held_out, and tuning is carved from the 80 (10 % of b + c).
+
     Stays with at most 5 rows, exact duplicates and negative (missing) values are left out and counted.
     Get the data from https://physionet.org/content/challenge-2012.
     """
+    if fold > folds:
+        raise typer.BadParameter(f"--fold {fold} is more than --folds {folds}")
+    from hymate.data.challenge_splits import SplitPlan
     from hymate.data.physionet2012 import prepare_physionet2012
 
-    summary = prepare_physionet2012(raw, out, site_by=site_by, seed=seed, force=force)
+    plan = SplitPlan(splits, seed, fold, folds)
+    summary = prepare_physionet2012(raw, out, site_by=site_by, plan=plan, force=force)
     _print(summary, out, as_json)
 
 

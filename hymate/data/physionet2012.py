@@ -30,9 +30,9 @@ from hymate.data.challenge_files import (
     read_outcomes,
     read_records,
 )
+from hymate.data.challenge_splits import SplitPlan, leave_out_test_set, split_stays
 from hymate.data.meds import write_dataset
 from hymate.data.output import MADE_BY, SUMMARY, fresh_folder, refuse_foreign, require_space, write_json
-from hymate.data.splits import stratified_splits
 from hymate.data.summary import summarise_sites
 from hymate.errors import InputFault
 
@@ -49,7 +49,13 @@ _RECORD_ID = "RecordID"
 
 
 def prepare_physionet2012(
-    raw: Path, out: Path, *, site_by: SiteBy, seed: int = 0, force: bool = False
+    raw: Path,
+    out: Path,
+    *,
+    site_by: SiteBy,
+    seed: int = 0,
+    plan: SplitPlan | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
     """Write `out/<site>/` as MEDS for the sets found in `raw`; returns the figures of summary.json.
 
@@ -58,17 +64,24 @@ def prepare_physionet2012(
         site_by: "icu_type" (coronary_care, cardiac_surgery, medical, surgical), "set" (set_a, ...)
             or "none" (all).
         seed: of the 70 / 10 / 20 split, by subject, stratified by death inside each site.
+        plan: another way to split, with its own seed; then `seed` is not used.
         force: replace an older output of this command.
 
     Raises:
         InputFault: whatever is wrong with `raw` or `out`; nothing is written then.
     """
     refuse_foreign(out, force=force)
+    plan = plan or SplitPlan(seed=seed)
     sets = find_sets(raw)
     rows, stays = _read(sets)
     rows, stays, left_out = _apply_protocol(rows, stays)
+    before = len(stays)
+    stays = leave_out_test_set(stays, plan, raw)
+    if len(stays) < before:
+        left_out["stays of set-a (the test set is no part of a cross-validation)"] = before - len(stays)
+        rows = rows.join(stays, on="subject_id", how="semi", maintain_order="left")
     events = pl.concat([_static_events(rows), _dynamic_events(rows)])
-    sites = _sites(events, stays, site_by, seed)
+    sites = _sites(events, stays, site_by, plan)
     require_space(out, int(events.estimated_size()))
     figures = {
         name: (tables["events"], tables["splits"], tables[MORTALITY]) for name, tables in sites.items()
@@ -77,7 +90,7 @@ def prepare_physionet2012(
         "made_by": f"{MADE_BY} physionet2012",
         "sets": [f"set-{each.letter}" for each in sets],
         "site_by": site_by,
-        "seed": seed,
+        **plan.figures(),
         "left_out": left_out,
         **summarise_sites(figures),
     }
@@ -100,13 +113,15 @@ def _read(sets: list[RawSet]) -> tuple[pl.DataFrame, pl.DataFrame]:
 
     Returns:
         rows: `subject_id`, `minute` Int32, `parameter`, `value` Float64, in each file's order.
-        stays: one row a record: `subject_id`, `where` (for messages), `set`, `died`, `days`.
+        stays: one row a record: `subject_id`, `where` (for messages), `set`, `rank` (place in the set's
+            outcomes file), `died`, `days`.
     """
     frames, stays = [], []
     seen: dict[int, str] = {}
     for each in sets:
         records = read_records(each.source)
         outcomes = read_outcomes(each.outcomes)
+        rank = {record_id: place for place, record_id in enumerate(outcomes)}
         for record in records:
             if record.record_id not in outcomes:
                 what = f"no row for RecordID {record.record_id}, which set-{each.letter} holds"
@@ -115,9 +130,10 @@ def _read(sets: list[RawSet]) -> tuple[pl.DataFrame, pl.DataFrame]:
                 what = f"record {record.record_id} is also in set-{seen[record.record_id]}"
                 raise InputFault(record.where, what, WHERE_FROM)
             seen[record.record_id] = each.letter
-            stays.append((record.record_id, record.where, f"set_{each.letter}", *outcomes[record.record_id]))
+            number = record.record_id
+            stays.append((number, record.where, f"set_{each.letter}", rank[number], *outcomes[number]))
         frames.append(_parse(records))
-    schema = ("subject_id", "where", "set", "died", "days")
+    schema = ("subject_id", "where", "set", "rank", "died", "days")
     return pl.concat(frames), pl.DataFrame(stays, schema=schema, orient="row").cast({"days": pl.Float32})
 
 
@@ -219,20 +235,21 @@ def _dynamic_events(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _sites(
-    events: pl.DataFrame, stays: pl.DataFrame, site_by: SiteBy, seed: int
+    events: pl.DataFrame, stays: pl.DataFrame, site_by: SiteBy, plan: SplitPlan
 ) -> dict[str, dict[str, pl.DataFrame]]:
     """Site -> its tables `events`, `splits` and one per task."""
     stays = stays.with_columns(
         site=_site(events, stays, site_by),
         prediction_time=pl.lit(ADMISSION + dt.timedelta(hours=HOURS), pl.Datetime("us")),
     )
+    splits = split_stays(stays, plan)
     sites = {}
     for name in sorted(stays["site"].unique()):
         members = stays.filter(pl.col("site") == name)
         label = members.select("subject_id", "prediction_time", boolean_value="died", float_value="days")
         sites[name] = {
             "events": events.join(members, on="subject_id", how="semi"),
-            "splits": stratified_splits(members.select("subject_id", stratum="died"), seed),
+            "splits": splits.join(members, on="subject_id", how="semi"),
             MORTALITY: label.drop("float_value"),
             LENGTH_OF_STAY: label.drop("boolean_value").drop_nulls("float_value"),
         }

@@ -72,6 +72,8 @@ class VocabularyConfig(Frozen):
 class ModelConfig(Frozen):
     """Size and parts of HyMaTE (arXiv 2509.24118, section 3)."""
 
+    name: Literal["hymate"] = "hymate"
+    """Other names mean baselines: `hymate.model.config`."""
     d_model: Count = 64
     mamba_blocks: Count = 2
     d_state: Count = 16

@@ -32,13 +32,14 @@ from hymate.model.embedding import StaticEmbedding, TripletEmbedding
 from hymate.model.heads import ClassificationHead, ForecastHead
 from hymate.model.layers import RMSNorm
 from hymate.model.mamba import MambaBlock
+from hymate.model.sequence_model import SequenceModel
 from hymate.model.streaming import StackState, first_block_state, step_block
 
 if TYPE_CHECKING:  # a machine with torch alone has no pydantic, and the model needs none
     from hymate.config import ModelConfig
 
 
-class HyMaTE(nn.Module):
+class HyMaTE(SequenceModel):
     """The model, its forecasting head and its classification head.
 
     `codes` is V, `static_width` is S (0: no demographics, z is the pooled sequence alone), and
@@ -126,14 +127,6 @@ class HyMaTE(nn.Module):
         """-> (B, V + 1): each code's first value after the batch's last observation, as z-score."""
         values: Tensor = self.forecast_head(self.encode(batch))
         return values
-
-    def forward(self, batch: TripletBatch) -> Tensor:
-        """The same as `classify`."""
-        return self.classify(batch)
-
-    @property
-    def parameter_count(self) -> int:
-        return sum(parameter.numel() for parameter in self.parameters())
 
 
 def build_model(

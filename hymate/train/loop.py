@@ -30,8 +30,8 @@ from hymate.data.batching import (
     training_batches,
 )
 from hymate.errors import InputFault
-from hymate.model.hymate import HyMaTE
 from hymate.model.mamba import SelectiveSSM
+from hymate.model.sequence_model import SequenceModel
 from hymate.ops.allocator import release_memory
 from hymate.train.objectives import classification_loss, forecast_loss
 from hymate.train.placement import device_of, forecast_on_device, mode, on_device, own_randomness
@@ -104,7 +104,7 @@ def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Ada
 
 
 def pretrain_epochs(
-    model: HyMaTE,
+    model: SequenceModel,
     store: TripletStore,
     config: PretrainConfig,
     optimiser: torch.optim.Optimizer,
@@ -141,7 +141,7 @@ def pretrain_epochs(
 
 
 def finetune_epochs(
-    model: HyMaTE,
+    model: SequenceModel,
     store: TripletStore,
     config: FinetuneConfig,
     optimiser: torch.optim.Optimizer,
@@ -176,7 +176,7 @@ def finetune_epochs(
 
 
 def score(
-    model: HyMaTE, store: TripletStore, rows: NDArray[np.int64], batch_size: int = 64
+    model: SequenceModel, store: TripletStore, rows: NDArray[np.int64], batch_size: int = 64
 ) -> NDArray[np.float64]:
     """Probability of the label for each of `rows`, in their order."""
     by_row = np.full(len(store), np.nan)
@@ -188,7 +188,9 @@ def score(
     return scores
 
 
-def forecast_error(model: HyMaTE, store: TripletStore, config: PretrainConfig, seed: int) -> float | None:
+def forecast_error(
+    model: SequenceModel, store: TripletStore, config: PretrainConfig, seed: int
+) -> float | None:
     """Mean forecast loss over the tuning split, each stay cut at 3 times: the same for the same seed.
 
     No variable is hidden. None where no tuning stay can be cut.
@@ -211,7 +213,7 @@ def labelled(store: TripletStore, split: str) -> NDArray[np.int64]:
 
 
 def _epochs(
-    model: HyMaTE,
+    model: SequenceModel,
     optimiser: torch.optim.Optimizer,
     config: OptimiserConfig,
     batches: Callable[[np.random.Generator], Iterable[Batch]],
@@ -252,7 +254,7 @@ def _epochs(
 
 
 def _step(
-    model: HyMaTE,
+    model: SequenceModel,
     optimiser: torch.optim.Optimizer,
     config: OptimiserConfig,
     losses: Callable[[], Tensor],

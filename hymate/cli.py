@@ -9,10 +9,11 @@ import typer
 
 from hymate.command import run_command
 from hymate.data_cli import data
+from hymate.train_cli import register
 
 app = typer.Typer(
     name="hymate",
-    help="HyMaTE on one site: prepare data, without any federation.\n\n"
+    help="HyMaTE on one site: prepare data, train, predict, evaluate; without any federation.\n\n"
     "Start with: hymate data synthetic --out cohort",
     no_args_is_help=True,
     add_completion=False,
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(data, name="data")
+register(app)
 
 
 def _print_version(wanted: bool) -> None:

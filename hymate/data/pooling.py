@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from hymate.config import TaskConfig, VocabularyConfig
+from hymate.data.fingerprint import fingerprint
 from hymate.data.meds import MedsDataset
 from hymate.data.statistics import code_statistics
 from hymate.data.tasks import Windows, cut_windows
@@ -21,6 +23,8 @@ class PooledData:
     """Data sets in the order given. `names` are theirs, made different where two are the same."""
 
     names: tuple[str, ...]
+    fingerprints: tuple[str, ...]
+    """Of each data set as it was read (`hymate.data.fingerprint`)."""
     windows: Windows
     vocabulary: Vocabulary
     """Of the training split."""
@@ -38,8 +42,13 @@ def pool_data(folders: Sequence[Path], task: TaskConfig, config: VocabularyConfi
     datasets = _named([MedsDataset.open(folder) for folder in folders])
     windows = {name: cut_windows(dataset, task) for name, dataset in datasets.items()}
     statistics = {name: code_statistics(windows[name], datasets[name].units()) for name in datasets}
+    with tempfile.TemporaryDirectory(prefix="hymate-") as memory:
+        fingerprints = tuple(
+            fingerprint(folder, task.name, Path(memory) / f"{folder.name}.json") for folder in folders
+        )
     return PooledData(
         names=tuple(datasets),
+        fingerprints=tuple(fingerprints),
         windows=pool_windows(windows),
         vocabulary=build_vocabulary(statistics, config),
     )

@@ -73,7 +73,7 @@ def _recalibrations(labels: Floats, probabilities: Floats, weights: Floats) -> t
 
 def _fit(design: Floats, offset: Floats, y: Floats, w: Floats, start: Floats) -> Floats:
     """Coefficients of a weighted logistic regression, by Newton's method; NaN without convergence."""
-    beta = start if np.isfinite(start).all() else np.zeros(design.shape[1])
+    beta: Floats = start if np.isfinite(start).all() else np.zeros(design.shape[1])
     likelihood = -np.inf
     step = np.full_like(beta, np.inf)
     for _ in range(STEPS):
@@ -89,7 +89,7 @@ def _fit(design: Floats, offset: Floats, y: Floats, w: Floats, start: Floats) ->
         gradient = design.T @ (w * (y - fitted))
         curvature = (design * (w * fitted * (1 - fitted))[:, None]).T @ design
         try:
-            step = np.linalg.solve(curvature, gradient)
+            step = np.asarray(np.linalg.solve(curvature, gradient), np.float64)
         except np.linalg.LinAlgError:
             break
         if np.abs(beta).max() > STEEPEST or not np.isfinite(step).all():

@@ -14,8 +14,8 @@ The schema is `PredictionSchema` of https://github.com/kamilest/meds-evaluation 
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,16 @@ from hymate.errors import InputFault
 
 KEYS = ("subject_id", "prediction_time")
 LABEL = "boolean_value"
-PROBABILITY = "predicted_boolean_probability"
 DECISION = "predicted_boolean_value"
-SCHEMA = pa.schema(
-    [
-        pa.field("subject_id", pa.int64(), nullable=False),
-        pa.field("prediction_time", pa.timestamp("us"), nullable=False),
-        pa.field(LABEL, pa.bool_()),
-        pa.field(DECISION, pa.bool_()),
-        pa.field(PROBABILITY, pa.float32()),
-    ]
-)
+PROBABILITY = "predicted_boolean_probability"
+
+_TYPES: dict[str, tuple[pl.DataType, pa.DataType]] = {
+    "subject_id": (pl.Int64(), pa.int64()),
+    "prediction_time": (pl.Datetime("us"), pa.timestamp("us")),
+    LABEL: (pl.Boolean(), pa.bool_()),
+    DECISION: (pl.Boolean(), pa.bool_()),
+    PROBABILITY: (pl.Float32(), pa.float32()),
+}
 
 
 def binary_predictions(
@@ -70,17 +69,10 @@ def binary_predictions(
 
 
 def write_predictions(path: Path, table: pl.DataFrame) -> None:
-    """Write parquet in one step. Raises `InputFault` where `path` cannot be written."""
-    # Types as MEDS wants them, not polars' own.
-    fields = [SCHEMA.field(name) if name in SCHEMA.names else None for name in table.columns]
+    """Write parquet in one step; `InputFault` where `path` cannot be written."""
     arrow = table.to_arrow()
-    arrow = arrow.cast(
-        pa.schema(
-            [field or own for field, own in zip(fields, arrow.schema, strict=True)]  # regression's columns
-        )
-    )
     content = io.BytesIO()
-    pq.write_table(arrow, content)
+    pq.write_table(arrow.cast(pa.schema([(name, _TYPES[name][1]) for name in arrow.column_names])), content)
     try:
         write_bytes(path, content.getvalue())
     except OSError as fault:
@@ -89,11 +81,11 @@ def write_predictions(path: Path, table: pl.DataFrame) -> None:
         ) from None
 
 
-def read_table(path: Path, wanted: dict[str, pa.DataType], what: str) -> pl.DataFrame:
-    """The columns of `wanted` that the file has; `subject_id` and `prediction_time` are demanded.
+def read_table(path: Path, wanted: Collection[str], what: str) -> pl.DataFrame:
+    """Those columns of `wanted` that the file has; `KEYS` are demanded.
 
-    Parquet or CSV, by the name's ending. Raises `InputFault` for a file that is missing, no table, or
-    has a column of another type; `what` says what it should be.
+    Parquet, or CSV by the name's ending. `what` says what the file should be. Raises `InputFault` for
+    a file that is missing, no table, or has a column of another type.
     """
     if not path.is_file():
         raise InputFault(path, "no such file", "check the path given")
@@ -107,18 +99,9 @@ def read_table(path: Path, wanted: dict[str, pa.DataType], what: str) -> pl.Data
     missing = [name for name in KEYS if name not in table.columns]
     if missing:
         raise InputFault(path, f"column '{missing[0]}' is missing", f"give {what}")
-    present = [name for name in wanted if name in table.columns]
+    columns = [name for name in wanted if name in table.columns]
     try:
-        return table.select(pl.col(name).cast(_POLARS[wanted[name]]) for name in present)
+        return table.select(pl.col(name).cast(_TYPES[name][0]) for name in columns)
     except pl.exceptions.PolarsError as fault:
-        raise InputFault(
-            path, f"has a column of another type ({str(fault).splitlines()[0]})", f"give {what}"
-        ) from None
-
-
-_POLARS: dict[pa.DataType, Any] = {
-    pa.int64(): pl.Int64(),
-    pa.timestamp("us"): pl.Datetime("us"),
-    pa.bool_(): pl.Boolean(),
-    pa.float32(): pl.Float64(),
-}
+        reason = str(fault).splitlines()[0]
+        raise InputFault(path, f"has a column of another type ({reason})", f"give {what}") from None

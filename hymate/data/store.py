@@ -16,7 +16,7 @@ import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -154,7 +154,7 @@ def prepare_store(path: Path, windows: Windows, vocabulary: Vocabulary, task: Ta
             exchange(path, HEADER, "arrays", lambda folder: _write(folder, windows, vocabulary, task))
     except OSError as fault:
         raise InputFault(
-            path, f"cannot hold a store: {fault.strerror}", "give a writable folder with free space"
+            path, f"cannot hold a store: {fault.strerror or fault}", "give a writable folder with free space"
         ) from fault
     return open_store(path, dataset=windows.dataset, vocabulary_hash=vocabulary.hash, task=task)
 
@@ -274,8 +274,7 @@ def _write(folder: Path, windows: Windows, vocabulary: Vocabulary, task: TaskCon
     encoded = encode(windows, vocabulary, SPLITS)
     for name, kind in ARRAYS.items():
         with (folder / f"{name}.npy").open("wb") as file:
-            np.save(file, encoded.arrays[name].astype(kind, copy=False), allow_pickle=False)
-            file.flush()
+            _save(file, encoded.arrays[name].astype(kind, copy=False))
             os.fsync(file.fileno())
     header = StoreHeader(
         vocabulary_hash=vocabulary.hash,
@@ -292,3 +291,11 @@ def _write(folder: Path, windows: Windows, vocabulary: Vocabulary, task: TaskCon
         dataset=windows.dataset,
     )
     return header.to_json()
+
+
+def _save(file: BinaryIO, array: npt.NDArray[Any]) -> None:
+    """`np.save`, but a disk that is full says so: numpy's own does not notice that the last bytes failed."""
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.data)
+    file.flush()

@@ -68,16 +68,18 @@ def kept_dataset(path: Path) -> str | None:
 
 
 def _say_not_kept(path: Path, fault: OSError) -> None:
-    _log.warning("%s: windows cannot be kept (%s); they are cut at every question", path, fault.strerror)
+    why = str(fault.strerror or fault).split("\n", maxsplit=1)[0]
+    _log.warning("%s: windows cannot be kept (%s); they are cut at every question", path, why)
 
 
 def _kept_or_cut(path: Path, dataset: str, task: TaskConfig, cut: Callable[[], Windows]) -> Windows:
     try:
-        return _read(path, dataset, task)
-    except _Unusable as fault:
+        found = _read(path, dataset, task)
+    except (_Unusable, OSError) as fault:
         _log.warning("%s: kept windows are damaged (%s); they are cut again", path, fault)
-    except FileNotFoundError:
-        pass
+    else:
+        if found is not None:
+            return found
     windows = replace(cut(), dataset=dataset)
     try:
         exchange(path, HEADER, "windows", lambda folder: _write(folder, windows, task))
@@ -86,13 +88,17 @@ def _kept_or_cut(path: Path, dataset: str, task: TaskConfig, cut: Callable[[], W
     return windows
 
 
-def _read(path: Path, dataset: str, task: TaskConfig) -> Windows:
-    """Kept windows; FileNotFoundError where none fit, _Unusable where they are damaged."""
-    header = path / HEADER
+def _read(path: Path, dataset: str, task: TaskConfig) -> Windows | None:
+    """Kept windows; None where there are none, or for something else. _Unusable: they are damaged."""
     try:
-        content = json.loads(header.read_text(encoding="utf-8"))
-        if {name: content[name] for name in _made_for(dataset, task)} != _made_for(dataset, task):
-            raise FileNotFoundError(header)
+        text = (path / HEADER).read_bytes()
+    except FileNotFoundError:
+        return None
+    wanted = _made_for(dataset, task)
+    try:
+        content = json.loads(text)
+        if {name: content[name] for name in wanted} != wanted:
+            return None
         left_out = {str(reason): int(count) for reason, count in content["left_out"].items()}
         files = {name: path / content["folder"] / f"{name}.arrow" for name in FRAMES}
         checksums = {name: content["checksums"][name] for name in FRAMES}
@@ -128,7 +134,7 @@ def _write(folder: Path, windows: Windows, task: TaskConfig) -> str:
         try:
             frame.write_ipc(file, compression="uncompressed")
         except pl.exceptions.PolarsError as fault:
-            raise OSError(0, str(fault).split("\n", maxsplit=1)[0]) from None
+            raise OSError(str(fault)) from None
         with file.open("rb+") as written:
             os.fsync(written.fileno())
         checksums[name] = _checksum(file)

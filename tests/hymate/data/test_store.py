@@ -185,7 +185,7 @@ class Killed(BaseException):
 
 
 STEPS = [
-    (np, "save"),
+    (store_module, "_save"),
     (os, "fsync"),
     (Path, "mkdir"),
     (Path, "replace"),
@@ -262,7 +262,7 @@ def test_a_fault_while_preparing_cleans_up(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(store_module, "_save", full)
     with pytest.raises(InputFault, match="cannot hold a store: No space left on device"):
         prepared(path)
     assert sorted(path.rglob("*")) == before

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from hymate.config import TaskConfig
 from hymate.data.meds import MedsDataset, write_dataset
@@ -147,8 +150,191 @@ def test_an_unknown_task_is_one_fault(tmp_path: Path) -> None:
         cut_windows(site, TaskConfig(name="readmission"))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_windows_equal_a_plain_filter(tmp_path: Path, seed: int) -> None:
+def test_the_earliest_observations_are_kept_ties_in_file_order(tmp_path: Path) -> None:
+    events: list[Event] = [
+        (1, at(hour), code, None) for hour, code in [(1, "e"), (2, "d"), (2, "c"), (2, "b"), (3, "a")]
+    ]
+    site = dataset(tmp_path / "site", events, [(1, at(48), False), (1, at(49.5), True)], {1: "tuning"})
+    task = TaskConfig(name="death", max_observations=3, keep="earliest")
+    windows = cut_windows(site, task)
+    assert windows.triplets.select("stay", "hours", "code").rows() == [
+        (0, 1.0, "e"),
+        (0, 2.0, "d"),
+        (0, 2.0, "c"),
+        (1, 0.5, "d"),
+        (1, 0.5, "c"),
+        (1, 0.5, "b"),
+    ]
+    assert windows.stays["observations"].to_list() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("which", "hours", "others"),
+    [("all", [10, 20, 30], 0), ("first", [10], 2), ("last", [30], 2), (1, [10], 2), (2, [10, 20], 1)],
+)
+def test_which_stays_of_a_subject_are_used(
+    tmp_path: Path, which: Literal["all", "first", "last"] | int, hours: list[int], others: int
+) -> None:
+    """Subject 1's stay at 5 h and subject 2's at 40 h are too thin: they are neither first nor last."""
+    events: list[Event] = [(1, at(hour), "HR", 1.0) for hour in (6, 15, 25)]
+    events += [(2, at(hour), "HR", 1.0) for hour in (6, 15, 25)]
+    labels = [(1, at(hour), True) for hour in (5, 10, 20, 30)]
+    labels += [(2, at(hour), False) for hour in (10, 20, 30, 40)]
+    site = dataset(tmp_path / "site", events, labels, {1: "train", 2: "held_out"})
+    windows = cut_windows(site, TaskConfig(name="death", lookback_hours=8, stays_per_subject=which))
+    assert windows.stays.select("subject_id", "prediction_time").rows() == [
+        (subject, at(hour)) for subject in (1, 2) for hour in hours
+    ]
+    assert (
+        windows.stays["stay"].to_list() == windows.triplets["stay"].to_list() == list(range(2 * len(hours)))
+    )
+    reason = {f"further stays of a subject (stays_per_subject {which})": 2 * others}
+    assert windows.left_out == {
+        "no split": 0,
+        "fewer than 1 observations": 2,
+        **({} if which == "all" else reason),
+    }
+
+
+def test_a_prediction_before_any_data(tmp_path: Path) -> None:
+    events: list[Event] = [(1, None, "Age", 61.0), (1, at(5), "HR", 1.0)]
+    site = dataset(tmp_path / "site", events, [(1, at(4), True), (2, at(4), True)], {1: "train", 2: "train"})
+    windows = cut_windows(site, TaskConfig(name="death"))
+    assert (len(windows.stays), len(windows.triplets), len(windows.static)) == (0, 0, 0)
+    assert windows.left_out == {"no split": 0, "fewer than 1 observations": 2}
+    anyone = cut_windows(site, TaskConfig(name="death", min_observations=0))
+    assert anyone.stays["observations"].to_list() == [0, 0]
+    assert (len(anyone.triplets), anyone.static.rows()) == (0, [(0, "Age", 61.0)])
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+def test_daylight_saving_time_and_leap_days(
+    tmp_path: Path, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows go by the clock the times were written with, wherever the computer stands."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    ends = [
+        datetime(2021, 3, 28, 12),  # Berlin skips 2:00 to 3:00
+        datetime(2021, 10, 31, 12),  # and has that hour twice
+        datetime(2020, 3, 1, 12),  # after a leap day
+        datetime(2021, 3, 1, 12),  # after none
+        datetime(1900, 3, 1, 12),  # a century without one
+    ]
+    hour, instant = timedelta(hours=1), timedelta(microseconds=1)
+    subjects = range(1, 1 + len(ends))
+    events: list[Event] = [
+        (subject, time_, code, None)
+        for subject, end in zip(subjects, ends, strict=True)
+        for time_, code in [
+            (end - 24 * hour - instant, "before"),
+            (end - 24 * hour, "first"),
+            (end - 9.5 * hour, "2:30"),
+            (end - 9 * hour, "3:00"),
+            (end, "last"),
+            (end + instant, "after"),
+        ]
+    ]
+    labels = [(subject, end, True) for subject, end in zip(subjects, ends, strict=True)]
+    site = dataset(tmp_path / "site", events, labels, dict.fromkeys(subjects, "train"))
+    windows = cut_windows(site, TaskConfig(name="death", lookback_hours=24))
+    monkeypatch.undo()
+    time.tzset()
+    expected = [(0.0, "first"), (14.5, "2:30"), (15.0, "3:00"), (24.0, "last")]
+    assert windows.triplets.select("stay", "hours", "code").rows() == [
+        (stay, hours, code) for stay in range(len(ends)) for hours, code in expected
+    ]
+
+
+def test_twenty_years_in_minutes(tmp_path: Path) -> None:
+    """Single precision still tells the last minutes of twenty years apart, and keeps ties."""
+    years = 20 * 365.25 * 24
+    end = datetime(1975, 6, 1)
+    minutes = [minute for minute in range(3000) for _ in range(1 + minute % 2)]
+    events: list[Event] = [
+        (1, end - timedelta(minutes=minute), f"code {i}", None) for i, minute in enumerate(minutes)
+    ]
+    site = dataset(tmp_path / "site", events, [(1, end, True)], {1: "train"})
+    task = TaskConfig(name="death", lookback_hours=years, max_observations=10_000)
+    hours = cut_windows(site, task).triplets["hours"].to_numpy().astype(np.float64)
+    expected = np.round(years * 60) - np.sort(minutes)[::-1]
+    assert np.round(hours * 60).tolist() == expected.tolist()
+    assert (np.diff(hours) > 0).tolist() == (np.diff(expected) > 0).tolist()
+
+
+def test_a_stay_of_a_hundred_thousand_observations(tmp_path: Path) -> None:
+    count = 100_000
+    minutes = np.sort(np.random.default_rng(0).integers(0, 2881, count))
+    table = pl.DataFrame(
+        {
+            "subject_id": np.ones(count, np.int64),
+            "time": pl.Series(minutes).cast(pl.Int64) * 60_000_000,
+            "code": [f"code {i % 50}" for i in range(count)],
+            "numeric_value": np.arange(count, dtype=np.float32),
+        }
+    ).with_columns(pl.col("time").cast(pl.Datetime("us")))
+    end = datetime(1970, 1, 3)
+    site = dataset(tmp_path / "site", [(2, end, "code 0", 0.0)], [(1, end, True)], {1: "train", 2: "train"})
+    table.write_parquet(site.root / "data" / "long.parquet")
+    whole = cut_windows(site, TaskConfig(name="death", max_observations=count))
+    assert whole.stays["observations"].to_list() == [count]
+    assert whole.triplets["value"].to_list() == list(range(count))
+    assert whole.triplets["hours"].to_list() == (minutes / 60).astype(np.float32).tolist()
+    latest = cut_windows(site, TaskConfig(name="death"))
+    assert latest.triplets["value"].to_list() == list(range(count - 880, count))
+    earliest = cut_windows(site, TaskConfig(name="death", keep="earliest"))
+    assert earliest.triplets["value"].to_list() == list(range(880))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": "../elsewhere"},
+        {"name": "a/b"},
+        {"name": ""},
+        {"name": ".hidden"},
+        {"lookback_hours": 0.0},
+        {"lookback_hours": 2e6},
+        {"lookback_hours": float("nan")},
+        {"keep": "longest"},
+        {"stays_per_subject": 0},
+        {"stays_per_subject": "some"},
+        {"max_observations": 0},
+    ],
+)
+def test_settings_that_make_no_sense(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        TaskConfig.model_validate(wrong)
+
+
+def test_every_setting_has_its_own_key() -> None:
+    changed = [
+        {},
+        {"lookback_hours": 24},
+        {"min_observations": 0},
+        {"max_observations": 10},
+        {"keep": "earliest"},
+        {"stays_per_subject": "first"},
+        {"stays_per_subject": 1},
+    ]
+    tasks = [TaskConfig.model_validate(change) for change in changed]
+    assert set(changed[-1]) | {*changed[1], *changed[2], *changed[3], *changed[4], "name"} == set(
+        TaskConfig.model_fields
+    )
+    assert len({task.key for task in tasks}) == len(tasks)
+    assert TaskConfig(lookback_hours=48).key == TaskConfig().key
+    assert TaskConfig().key.startswith("in_hospital_mortality-")
+
+
+@pytest.mark.parametrize("which", ["all", "first", "last", 2])
+@pytest.mark.parametrize("keep", ["latest", "earliest"])
+@pytest.mark.parametrize("seed", range(2))
+def test_windows_equal_a_plain_filter(
+    tmp_path: Path,
+    seed: int,
+    keep: Literal["latest", "earliest"],
+    which: Literal["all", "first", "last"] | int,
+) -> None:
     rng = np.random.default_rng(seed)
     subjects = [-5, 0, 3, 2**40]
     events: list[Event] = [
@@ -163,21 +349,31 @@ def test_windows_equal_a_plain_filter(tmp_path: Path, seed: int) -> None:
     ]
     labels = [(subject, at(hour), bool(rng.integers(2))) for subject in subjects for hour in (5, 12.5, 30)]
     site = dataset(tmp_path / "site", events, labels, dict.fromkeys(subjects, "train"))
-    task = TaskConfig(name="death", lookback_hours=8.5, max_observations=12)
+    task = TaskConfig(
+        name="death",
+        lookback_hours=8.5,
+        max_observations=12,
+        min_observations=3,
+        keep=keep,
+        stays_per_subject=which,
+    )
     windows = cut_windows(site, task)
 
-    expected, stay = [], 0
+    stays: dict[int, list[list[tuple[float, str, float | None]]]] = {}
     for subject, end, _ in sorted(labels):
         start = end - timedelta(hours=8.5)
         inside = [
-            (time, code, value)
-            for owner, time, code, value in events
-            if owner == subject and time is not None and start <= time <= end
+            (time_, code, value)
+            for owner, time_, code, value in events
+            if owner == subject and time_ is not None and start <= time_ <= end
         ]
         inside.sort(key=lambda event: event[0])
-        if inside:
-            expected += [
-                (stay, (time - start) / timedelta(hours=1), code, value) for time, code, value in inside[-12:]
-            ]
-            stay += 1
-    assert windows.triplets.rows() == expected
+        if len(inside) >= 3:
+            inside = inside[-12:] if keep == "latest" else inside[:12]
+            stays.setdefault(subject, []).append(
+                [((time_ - start) / timedelta(hours=1), code, value) for time_, code, value in inside]
+            )
+    wanted = {"all": slice(None), "first": slice(1), "last": slice(-1, None), 2: slice(2)}[which]
+    chosen = [stay for subject in sorted(stays) for stay in stays[subject][wanted]]
+    assert windows.triplets.rows() == [(i, *triplet) for i, stay in enumerate(chosen) for triplet in stay]
+    assert sum(windows.left_out.values()) + len(chosen) == len(labels)

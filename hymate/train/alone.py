@@ -23,7 +23,7 @@ from torch import Tensor
 from hymate.config import FinetuneConfig, PretrainConfig
 from hymate.data.store import TripletStore
 from hymate.evaluate.metrics import auroc, average_precision, log_loss_sum
-from hymate.model.hymate import HyMaTE
+from hymate.model.sequence_model import SequenceModel
 from hymate.train.checkpoint import load_checkpoint, read_kept, read_state, save_checkpoint
 from hymate.train.early_stopping import EarlyStopping
 from hymate.train.loop import (
@@ -122,12 +122,12 @@ class _Journey:
         """Rounds of this phase behind us."""
         return sum(progress.phase == phase for progress in self.history)
 
-    def restore(self, phase: Phase, model: HyMaTE, optimiser: torch.optim.Optimizer) -> None:
+    def restore(self, phase: Phase, model: SequenceModel, optimiser: torch.optim.Optimizer) -> None:
         """Put model and optimiser where the last round left them, if it was one of this phase."""
         if self.file is not None and self.done(phase) and self.history[-1].phase == phase:
             load_checkpoint(self.file, model, optimiser)
 
-    def keep(self, model: HyMaTE, optimiser: torch.optim.Optimizer) -> None:
+    def keep(self, model: SequenceModel, optimiser: torch.optim.Optimizer) -> None:
         """Write all of it, in one step."""
         if self.file is None:
             return
@@ -147,7 +147,7 @@ def rounds_done(file: Path) -> tuple[Progress, ...]:
 
 def train_alone(
     store: TripletStore,
-    model: HyMaTE,
+    model: SequenceModel,
     pretrain: PretrainConfig,
     finetune: FinetuneConfig,
     seed: int,
@@ -222,7 +222,7 @@ def train_alone(
     )
 
 
-def evaluate_tuning(model: HyMaTE, store: TripletStore, rows: NDArray[np.int64]) -> Tuning:
+def evaluate_tuning(model: SequenceModel, store: TripletStore, rows: NDArray[np.int64]) -> Tuning:
     """Figures of `rows`, all labelled, under the model's present weights."""
     if not len(rows):
         return Tuning(0, None, None, None)
@@ -238,7 +238,7 @@ def evaluate_tuning(model: HyMaTE, store: TripletStore, rows: NDArray[np.int64])
 
 def _pretrain(
     store: TripletStore,
-    model: HyMaTE,
+    model: SequenceModel,
     config: PretrainConfig,
     seed: int,
     journey: _Journey,

@@ -17,10 +17,12 @@ from hymate.config import FinetuneConfig, PretrainConfig
 from hymate.data.meds import SPLITS
 from hymate.data.pooling import PooledData, pool_data
 from hymate.data.store import TripletStore
+from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
 from hymate.evaluate.bootstrap import BootstrapSettings
 from hymate.evaluate.figures import Report, binary_report
 from hymate.evaluate.predictions import LABEL, PROBABILITY, write_predictions
+from hymate.model.registry import MODELS
 from hymate.train.alone import AloneResult, Progress, rounds_done, train_alone
 from hymate.train.config import TrainConfig
 from hymate.train.loop import LocalHook, labelled
@@ -56,8 +58,15 @@ def start(out: Path, config: TrainConfig) -> RunFolder:
     if run.started:
         refuse_difference(run, config)
         return run
+    if config.pretrained is None and config.pretrain.rounds and not MODELS[config.model.name].can_forecast:
+        what = f"model {config.model.name} learns from labels alone, and pretrain.rounds is not 0"
+        raise InputFault("model", what, "set pretrain.rounds to 0")
     pooled = pool_data(config.data, config.task, config.vocabulary)
-    return begin(out, config, pooled, _cohort(config, pooled))
+    pretrained = None
+    if config.pretrained is not None:
+        pretrained = _untrained(config, pooled.vocabulary)
+        load_pretrained(config.pretrained, pretrained)
+    return begin(out, config, pooled, _cohort(config, pooled), pretrained)
 
 
 def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
@@ -73,15 +82,13 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
         data = run.data()
         vocabulary, store = run.vocabulary(), run.open_store(config)
         _note_threads(data, watcher)
-        model = new_model(config.model, config.task, vocabulary, config.seed)
-        pretrain = config.pretrain
+        saved, pretrain = _untrained(config, vocabulary), config.pretrain
         if config.pretrained is not None:
-            load_pretrained(config.pretrained, model, config.task, vocabulary)
+            load_pretrained(run.path, saved)
             pretrain = pretrain.model_copy(update={"rounds": 0})
         done = rounds_done(run.state)
         watcher.prepared(data, _steps(config, store), done)
         journal = Journal(run, done)
-        saved = SavedModel(config.name, model, config.task, vocabulary)
 
         def on_progress(progress: Progress) -> None:
             journal.round(progress)
@@ -92,7 +99,7 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
         try:
             result = train_alone(
                 store,
-                model,
+                saved.model,
                 pretrain,
                 config.finetune,
                 config.seed,
@@ -111,6 +118,11 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
         report = _report(config, data, saved, result, evaluated, time.perf_counter() - began)
         run.write_report(report)
         return report
+
+
+def _untrained(config: TrainConfig, vocabulary: Vocabulary) -> SavedModel:
+    model = new_model(config.model, config.task, vocabulary, config.seed)
+    return SavedModel(config.name, model, config.model, config.task, vocabulary)
 
 
 def _evaluate(

@@ -19,6 +19,7 @@ from hymate.config import (
     parse,
 )
 from hymate.errors import InputFault
+from hymate.model.config import AnyModelConfig
 from hymate.overrides import apply_overrides
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
@@ -49,7 +50,8 @@ class TrainConfig(Frozen):
     """An earlier run whose pretrained weights are fine-tuned; `pretrain` then is not used."""
     task: TaskConfig = TaskConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()
-    model: ModelConfig = ModelConfig()
+    model: AnyModelConfig = ModelConfig()
+    """HyMaTE, or with `name` a baseline."""
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     evaluation: TrainEvaluationConfig = TrainEvaluationConfig()

@@ -34,6 +34,7 @@ from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.train.alone import Progress
 from hymate.train.config import TrainConfig, dump_train_config, load_train_config
+from hymate.train.saved_model import PRETRAINED, SavedModel, save_model
 
 CONFIG = "train.yaml"
 METRICS = "metrics.jsonl"
@@ -99,13 +100,17 @@ class RunFolder:
         shutil.rmtree(self.store, ignore_errors=True)
 
 
-def begin(path: Path, config: TrainConfig, pooled: PooledData, cohort: dict[str, Any]) -> RunFolder:
+def begin(
+    path: Path, config: TrainConfig, pooled: PooledData, cohort: dict[str, Any], pretrained: SavedModel | None
+) -> RunFolder:
     """Make a run directory that holds all that training needs; it appears whole or not at all."""
     with fresh_folder(path) as folder:
         (folder / CONFIG).write_text(dump_train_config(config), encoding="utf-8")
         pooled.vocabulary.save(folder / "vocabulary.json")
         prepare_store(folder / "store", pooled.windows, pooled.vocabulary, config.task)
         write_json(folder / "data.json", cohort)
+        if pretrained is not None:
+            save_model(folder / PRETRAINED, pretrained)
     return RunFolder(path)
 
 

@@ -14,16 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hymate.config import ModelConfig, TaskConfig
+from pydantic import TypeAdapter
+
+from hymate.config import TaskConfig
 from hymate.data.vocabulary import Vocabulary
 from hymate.durable import write_text
 from hymate.errors import InputFault
-from hymate.model.hymate import HyMaTE, build_model
+from hymate.model.config import AnyModelConfig
+from hymate.model.registry import build
+from hymate.model.sequence_model import SequenceModel
 from hymate.train.checkpoint import load_weights, save_weights
 
 FORMAT = 1
 MODEL = "model"
 PRETRAINED = "pretrained"
+
+_MODEL: TypeAdapter[Any] = TypeAdapter(AnyModelConfig)
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,15 @@ class SavedModel:
 
     name: str
     """The study or training it comes from."""
-    model: HyMaTE
+    model: SequenceModel
+    config: AnyModelConfig
     task: TaskConfig
     vocabulary: Vocabulary
 
 
-def new_model(config: ModelConfig, task: TaskConfig, vocabulary: Vocabulary, seed: int) -> HyMaTE:
+def new_model(config: AnyModelConfig, task: TaskConfig, vocabulary: Vocabulary, seed: int) -> SequenceModel:
     """The untrained model for this task under this vocabulary; weights depend on `seed` alone."""
-    return build_model(
+    return build(
         config,
         codes=vocabulary.size,
         static_width=vocabulary.static_width,
@@ -57,7 +64,7 @@ def save_model(folder: Path, saved: SavedModel) -> None:
         "format": FORMAT,
         "study": saved.name,
         "task": saved.task.model_dump(mode="json"),
-        "model": saved.model.config.model_dump(mode="json"),
+        "model": saved.config.model_dump(mode="json"),
         "vocabulary_hash": saved.vocabulary.hash,
     }
     write_text(folder / "config.json", json.dumps(config, indent=2))
@@ -79,7 +86,7 @@ def load_model(run: Path, part: str = MODEL) -> SavedModel:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         name, recorded = str(content["study"]), str(content["vocabulary_hash"])
         task = TaskConfig.model_validate(content["task"])
-        config = ModelConfig.model_validate(content["model"])
+        config = _MODEL.validate_python(content["model"])
         known = content["format"] == FORMAT
     except (ValueError, KeyError, TypeError) as fault:
         what = f"is not a model's config ({type(fault).__name__}: {str(fault).splitlines()[0]})"
@@ -96,33 +103,37 @@ def load_model(run: Path, part: str = MODEL) -> SavedModel:
     model = new_model(config, task, vocabulary, seed=0)
     load_weights(folder / "weights.safetensors", model)
     model.eval()
-    return SavedModel(name, model, task, vocabulary)
+    return SavedModel(name, model, config, task, vocabulary)
 
 
-def load_pretrained(run: Path, model: HyMaTE, task: TaskConfig, vocabulary: Vocabulary) -> SavedModel:
-    """Put the pretrained weights of an earlier run into `model`; returns what was saved there.
+def load_pretrained(run: Path, into: SavedModel) -> None:
+    """Put the pretrained weights of an earlier run into the model of `into`.
 
     The head of the task stays as it is: pretraining does not train it, and the task may be another.
 
     Raises `InputFault` where vocabulary, length of the window or model configuration differ; `dropout`
     may, it is no weight.
     """
-    saved = load_model(run, PRETRAINED)
-    if saved.vocabulary.hash != vocabulary.hash:
-        what = (
-            f"was pretrained with vocabulary {saved.vocabulary.hash[:12]}, here it is {vocabulary.hash[:12]}"
-        )
+    saved, model = load_model(run, PRETRAINED), into.model
+    if saved.vocabulary.hash != into.vocabulary.hash:
+        there, here = saved.vocabulary.hash[:12], into.vocabulary.hash[:12]
+        what = f"was pretrained with vocabulary {there}, here it is {here}"
         raise InputFault(run, what, "use the same data, split, window and vocabulary settings")
-    theirs = {**saved.model.config.model_dump(mode="json"), "lookback_hours": saved.task.lookback_hours}
-    ours = {**model.config.model_dump(mode="json"), "lookback_hours": task.lookback_hours}
-    different = sorted(key for key in ours if key != "dropout" and theirs.get(key) != ours[key])
+    theirs, ours = _structure(saved), _structure(into)
+    different = sorted(key for key in ours.keys() | theirs.keys() if theirs.get(key) != ours.get(key))
     if different:
         key = different[0]
-        what = f"was pretrained with {key} {theirs.get(key)}, here it is {ours[key]}"
+        what = f"was pretrained with {key} {theirs.get(key)}, here it is {ours.get(key)}"
         raise InputFault(run, what, "set it as it was there, or pretrain anew")
-    weights = saved.model.state_dict()
-    model.load_state_dict({**model.state_dict(), **{k: v for k, v in weights.items() if not _of_head(k)}})
-    return saved
+    weights = {name: tensor for name, tensor in saved.model.state_dict().items() if not _of_head(name)}
+    model.load_state_dict({**model.state_dict(), **weights})
+
+
+def _structure(saved: SavedModel) -> dict[str, Any]:
+    """What must agree for weights to mean the same."""
+    config = saved.config.model_dump(mode="json", exclude={"dropout"})
+    fields = {f"model.{key}": value for key, value in config.items()}
+    return {**fields, "task.lookback_hours": saved.task.lookback_hours}  # the time embedding's scale
 
 
 def _of_head(parameter: str) -> bool:

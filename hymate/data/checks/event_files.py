@@ -74,7 +74,7 @@ def examples(file: ParquetFile, found: pl.DataFrame) -> list[Example]:
     ]
 
 
-def read_pieces(file: ParquetFile, piece_rows: int = PIECE_ROWS) -> Iterator[pl.DataFrame]:
+def read_pieces(file: ParquetFile, piece_rows: int) -> Iterator[pl.DataFrame]:
     """The file's events in pieces of whole runs.
 
     Yields:

@@ -112,7 +112,7 @@ class Contiguity:
         runs = piece.select("row", "subject_id").filter(subject.ne_missing(subject.shift(1)))
         again = ~runs["subject_id"].is_first_distinct()
         for seen in self._seen:
-            again |= runs["subject_id"].is_in(seen)
+            again |= runs["subject_id"].is_in(seen.implode())
         report(findings, rules.SUBJECT_SCATTERED, self.file, runs.filter(again))
         self._seen.append(runs["subject_id"].unique())
         if again.any():

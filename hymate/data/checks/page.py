@@ -139,8 +139,8 @@ def _print_task(name: str, task: TaskSummary, console: Console) -> None:
     table = _table("split", ("stays", "subjects", *columns))
     for split, labels in task.splits.items():
         if yes_no:
-            rate = "-" if labels.rate is None else f"{100 * labels.rate:.1f}%"
-            cells = ["-" if labels.positives is None else _count(labels.positives), rate]
+            positives = "-" if labels.positives is None else _count(labels.positives)
+            cells = [positives, _percent(labels.rate)]
         else:
             cells = _range(labels.values)
         table.add_row(split, _count(labels.stays), _count(labels.subjects), *cells)
@@ -199,7 +199,7 @@ def _splits(splits: dict[str, Count]) -> str:
 
 
 def _percent(share: Share) -> str:
-    return "-" if share is None else share if isinstance(share, str) else f"{100 * share:.1f}%"
+    return "-" if share is None else share if isinstance(share, str) else f"{round(100 * share, 1):g}%"
 
 
 def _count(count: Count) -> str:

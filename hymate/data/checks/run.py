@@ -17,7 +17,7 @@ from meds.schema import DataSchema, data_subdirectory
 
 from hymate.data.checks import events, rules
 from hymate.data.checks.clock import Clock
-from hymate.data.checks.event_files import ParquetFile, examples, read_pieces
+from hymate.data.checks.event_files import PIECE_ROWS, ParquetFile, examples, read_pieces
 from hymate.data.checks.findings import Finding, Findings
 from hymate.data.checks.labels import TaskLabels, check_labels, read_label_sets
 from hymate.data.checks.rules import Severity
@@ -64,6 +64,7 @@ def check_dataset(
     now: dt.datetime | None = None,
     shown_codes: int = SHOWN_CODES,
     progress: Progress | None = None,
+    piece_rows: int = PIECE_ROWS,
 ) -> CheckReport:
     """Check the MEDS data set in `root` against every rule of `hymate.data.checks.rules`.
 
@@ -72,6 +73,7 @@ def check_dataset(
         now: what counts as now (no time zone); this moment when None.
         shown_codes: codes in the summary, those most subjects have; 0 for all.
         progress: told after each piece.
+        piece_rows: rows read at once: memory, never the result, depends on it.
 
     Raises:
         InputFault: a folder is missing or holds no MEDS data set, a file is no readable parquet.
@@ -83,7 +85,7 @@ def check_dataset(
     files = [ParquetFile.open(path, root) for path in dataset.data_files()]
     check_dataset_metadata(root, findings)
     label_sets = read_label_sets(labels or root / LABELS, labels.parent if labels else root, findings)
-    pass_over = _read_events(files, label_sets, now or dt.datetime.now(), findings, progress)
+    pass_over = _read_events(files, label_sets, now or dt.datetime.now(), findings, progress, piece_rows)
     subjects = _one_row_per_subject(pass_over.subjects, files, findings)
     codes = pass_over.codes.table()
     units = check_codes(root, codes.select("code", "events"), findings)
@@ -126,6 +128,7 @@ def _read_events(
     now: dt.datetime,
     findings: Findings,
     progress: Progress | None,
+    piece_rows: int,
 ) -> _Pass:
     keys = [each.table.select("subject_id", "prediction_time") for each in label_sets]
     stays = pl.concat(keys).unique() if keys else _NO_STAYS
@@ -140,7 +143,7 @@ def _read_events(
             continue
         contiguity = events.Contiguity(file)
         members = RunningTotal(["subject_id"], events.SUBJECT_TOTALS)
-        for rows in read_pieces(file):
+        for rows in read_pieces(file, piece_rows):
             piece = events.check_nulls(rows, file, findings)
             contiguity.check(piece, findings)
             events.check_order(piece, file, findings)

@@ -71,13 +71,7 @@ def check_codes(root: Path, found: pl.DataFrame, findings: Findings) -> pl.DataF
     if table.schema.get("unit") != pl.String:
         table = table.with_columns(unit=pl.lit(None, pl.String))
     table = check_nulls(file, table, ("code",), findings)
-    copies = table.filter(~pl.col("code").is_first_distinct()).with_columns(value="code")
-    findings.add(rules.CODE_REPEATED, file.name, count=len(copies), examples=examples(file, copies))
-    units = table.group_by("code", maintain_order=True).agg(pl.col("row").min(), pl.col("unit").unique())
-    differ = units.filter(pl.col("unit").list.len() > 1)
-    unit = pl.col("unit").list.eval(pl.element().fill_null("none").sort()).list.join(", ")
-    differ = differ.with_columns(value=pl.format("{}: {}", "code", unit))
-    findings.add(rules.CODE_UNITS_DIFFER, file.name, count=len(differ), examples=examples(file, differ))
+    _check_copies(file, table, findings)
     unlisted = found.join(table, on="code", how="anti").sort("events", "code", descending=[True, False])
     shown = [
         Example(value=f"{code} ({count:,} events)")
@@ -85,6 +79,22 @@ def check_codes(root: Path, found: pl.DataFrame, findings: Findings) -> pl.DataF
     ]
     findings.add(rules.CODE_UNLISTED, file.name, count=len(unlisted), examples=shown)
     return table.unique("code", keep="first").select("code", "unit")
+
+
+def _check_copies(file: ParquetFile, table: pl.DataFrame, findings: Findings) -> None:
+    """Codes described more than once: with the same unit a nuisance, with two a contradiction."""
+    twice = table.filter(pl.col("code").is_duplicated()).group_by("code", maintain_order=True)
+    copies = twice.agg(pl.col("row").min(), pl.col("unit").unique())
+    differ = pl.col("unit").list.len() > 1
+    units = pl.col("unit").list.eval(pl.element().fill_null("none").sort()).list.join(", ")
+    for rule, found in (
+        (rules.CODE_REPEATED, copies.filter(~differ).with_columns(value="code")),
+        (
+            rules.CODE_UNITS_DIFFER,
+            copies.filter(differ).with_columns(value=pl.format("{}: {}", "code", units)),
+        ),
+    ):
+        findings.add(rule, file.name, count=len(found), examples=examples(file, found))
 
 
 def check_splits(root: Path, subjects: pl.DataFrame, findings: Findings) -> pl.DataFrame:
@@ -123,7 +133,8 @@ def _check_folders(subjects: pl.DataFrame, findings: Findings) -> None:
     """Many tools shard data/ by split; then folder and list must agree."""
     for split in SPLITS:
         folder = f"{data_subdirectory}/{split}/"
-        wrong = subjects.filter(pl.col("file").str.starts_with(folder) & (pl.col("split") != split))
+        elsewhere = pl.col("split").is_in(SPLITS) & (pl.col("split") != split)
+        wrong = subjects.filter(pl.col("file").str.starts_with(folder) & elsewhere)
         for name, members in wrong.sort("file", "subject_id").group_by("file", maintain_order=True):
             shown = [
                 Example(subject=subject, value=f"listed as {listed}")

@@ -1,0 +1,360 @@
+"""Every rule of `hymate data check`: a data set that keeps it, one that breaks it, and what is said then."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from hymate.data.checks.findings import Example, Finding
+from hymate.data.checks.rules import RULES, Severity
+from hymate.data.checks.run import CheckReport, check_dataset
+from hymate.data.meds import MedsDataset, write_dataset
+from hymate.errors import InputFault
+from tests.hymate.data.meds_folders import (
+    BREAKS,
+    CODES,
+    COMPANIONS,
+    DATA,
+    DAY,
+    DEATHS,
+    HOUR,
+    NOON,
+    NOW,
+    SPLITS,
+    A,
+    B,
+    append,
+    edit,
+    events,
+    record,
+    store,
+    write_good,
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_good(tmp_path / "good")
+
+
+def check(root: Path, **options: object) -> CheckReport:
+    return check_dataset(root, now=NOW, **options)  # type: ignore[arg-type]
+
+
+def names(report: CheckReport) -> set[str]:
+    return {found.rule.name for found in report.findings}
+
+
+def only(report: CheckReport, rule: str) -> Finding:
+    (found,) = (found for found in report.findings if found.rule.name == rule)
+    return found
+
+
+def test_every_rule_is_broken_by_a_test() -> None:
+    assert set(BREAKS) == set(RULES)
+
+
+def test_a_good_data_set_breaks_no_rule(root: Path) -> None:
+    assert check(root).findings == ()
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_the_rule_is_reported_and_nothing_else(root: Path, rule: str) -> None:
+    BREAKS[rule](root)
+    report = check(root)
+    assert rule in names(report)
+    assert names(report) - {rule} == COMPANIONS.get(rule, set())
+    graver = report.errors if RULES[rule].severity is Severity.ERROR else report.warnings
+    assert rule in {found.rule.name for found in graver}
+    for found in report.findings:
+        assert not re.search(r"\{\w+\}", found.what + found.rule.remedy)
+        assert str(root) not in found.file
+
+
+@pytest.mark.parametrize(
+    ("rule", "file", "example"),
+    [
+        ("null", DATA, Example(4, 1, A, None)),
+        ("subject-scattered", DATA, Example(12, 3, A, None)),
+        ("subject-in-two-files", "data/train/1.parquet", Example(0, 0, A, f"also in {DATA}")),
+        (
+            "time-order",
+            DATA,
+            Example(4, 1, A, "2020-02-29 12:30:00 after 2020-02-29 13:00:00"),
+        ),
+        (
+            "duplicate-row",
+            DATA,
+            Example(12, 3, B, "HOSPITAL_DISCHARGE//HOME at 2020-03-01 18:00:00"),
+        ),
+        ("non-finite", DATA, Example(4, 1, A, "Temp = NaN")),
+        (
+            "before-birth",
+            DATA,
+            Example(2, 0, A, "HR at 2020-02-29 12:00:00, birth at 2020-02-29 12:30:00"),
+        ),
+        (
+            "after-death",
+            DATA,
+            Example(6, 1, A, "HR at 2020-03-02 04:00:00, death at 2020-03-01 18:00:00"),
+        ),
+        ("future", DATA, Example(12, 3, B, "HR at 2021-01-03 00:00:00")),
+        ("code-unlisted", CODES, Example(value="Lactate (1 events)")),
+        ("code-units-differ", CODES, Example(4, 0, None, "HR: 1/s, bpm")),
+        ("split-unknown", SPLITS, Example(0, 0, A, "validation")),
+        ("subject-in-two-splits", SPLITS, Example(0, 0, A, "train, held_out")),
+        ("subject-without-split", SPLITS, Example(subject=A)),
+        ("split-folder", DATA, Example(subject=A, value="listed as tuning")),
+        ("label-null", DEATHS, Example(0, 0, A, None)),
+        ("label-non-finite", "labels/days/train.parquet", Example(0, 0, A, "inf")),
+        ("label-repeated", DEATHS, Example(2, 0, A, "predicted at 2020-03-01 12:00:00")),
+        ("label-without-data", DEATHS, Example(2, 0, 1, "predicted at 2020-03-01 12:00:00")),
+        ("prediction-before-record", DEATHS, Example(0, 0, A, "predicted at 2020-02-29 11:00:00")),
+        ("one-class", "labels/death", Example(value="all true")),
+        ("clock-shifted", "data", Example(value="100 % of the events")),
+        ("metadata-fields", "metadata/dataset.json", Example(value="3 is not of type 'string'")),
+    ],
+)
+def test_file_row_group_and_value_are_named(root: Path, rule: str, file: str, example: Example) -> None:
+    BREAKS[rule](root)
+    found = next(found for found in check(root).findings if found.rule.name == rule and found.file == file)
+    assert found.examples[0] == example
+
+
+@pytest.mark.parametrize(
+    ("rule", "what"),
+    [
+        ("column-missing", "column code is missing"),
+        ("column-type", "column numeric_value is int64, MEDS wants float"),
+        ("column-encoding", "column code is large_string where MEDS says string"),
+        ("column-extra", "column score is not part of MEDS' LabelSchema"),
+        ("label-kind", "holds both boolean_value and float_value"),
+        ("label-column-empty", "column integer_value holds no value at all (ACES writes such)"),
+        ("clock-placeholder", "events on 1970-01-01"),
+        ("clock-shifted", "most events lie in the future"),
+        ("task-without-stays", "task death has no stay in train"),
+        ("prediction-after-record", "more than 30 days after"),
+    ],
+)
+def test_what_is_said(root: Path, rule: str, what: str) -> None:
+    BREAKS[rule](root)
+    assert what in only(check(root), rule).what
+
+
+def test_three_occurrences_are_shown_and_all_are_counted(root: Path) -> None:
+    append(root / DATA, *[(B, NOON + (31 + hour) * HOUR, "HR", float("inf")) for hour in range(7)])
+    found = only(check(root), "non-finite")
+    assert found.count == 7
+    assert [example.row for example in found.examples] == [12, 13, 14]
+
+
+def test_every_file_has_its_own_finding(root: Path) -> None:
+    for split in ("train", "held_out"):
+        path = root / "data" / split / "0.parquet"
+        edit(path, lambda table: table.with_columns(numeric_value=pl.lit(float("nan"), pl.Float32)))
+    found = [found for found in check(root).findings if found.rule.name == "non-finite"]
+    assert [(each.file, each.count) for each in found] == [
+        ("data/held_out/0.parquet", 12),
+        ("data/train/0.parquet", 12),
+    ]
+
+
+def test_a_number_too_large_for_float32_is_not_finite(root: Path) -> None:
+    edit(root / DATA, lambda table: table.with_columns(numeric_value=pl.lit(1e300, pl.Float64)))
+    report = check(root)
+    assert only(report, "non-finite").count == 12
+    assert "column numeric_value is double" in only(report, "column-encoding").what
+
+
+def test_duplicates_differ_in_no_column(root: Path) -> None:
+    """A second column that differs (an order number) makes two rows of what looks like a copy."""
+    rows = [*record(A), *record(B), record(B)[-1]]
+    store(root / DATA, events(*rows).with_columns(hadm_id=pl.Series(range(13))))
+    assert check(root).findings == ()
+    store(root / DATA, events(*rows).with_columns(hadm_id=pl.lit(7), text_value=pl.lit("x")))
+    assert only(check(root), "duplicate-row").count == 1
+
+
+def test_a_few_events_in_the_future_are_errors_a_shifted_clock_is_a_warning(root: Path) -> None:
+    before = NOON - 365 * DAY
+    report = check_dataset(root, now=before)
+    assert names(report) == {"clock-shifted"}
+    assert report.errors == ()
+    assert names(check_dataset(root, now=NOON + 40 * HOUR)) == set()
+    # Within a day: clocks and time zones differ.
+    assert names(check_dataset(root, now=NOON + 7 * HOUR)) == set()
+    assert names(check_dataset(root, now=NOON + 5 * HOUR)) == {"future"}
+
+
+def test_a_clock_before_1970(root: Path) -> None:
+    for path in [*root.glob("data/*/*.parquet"), *root.glob("labels/*/*.parquet")]:
+        edit(path, lambda table: table.with_columns(pl.col(pl.Datetime).dt.offset_by("-80y")))
+    assert "before 1970" in only(check(root), "clock-shifted").what
+
+
+def test_a_death_known_by_its_day_lasts_that_day(root: Path) -> None:
+    died = dt.datetime(2020, 3, 1)
+    rows = [*record(A)[:-1], (A, died, "MEDS_DEATH", None), (A, died + 23 * HOUR, "HR", 1.0), *record(B)]
+    store(root / DATA, events(*rows))
+    assert check(root).findings == ()
+    rows.insert(7, (A, died + 24 * HOUR, "HR", 1.0))
+    store(root / DATA, events(*rows))
+    assert only(check(root), "after-death").count == 1
+
+
+def test_a_subject_without_times_has_nothing_to_predict_from(root: Path) -> None:
+    store(root / DATA, events(record(A)[0], *record(B)))
+    report = check(root)
+    assert only(report, "prediction-before-record").count == 1
+    assert names(report) == {"prediction-before-record"} or report.errors
+
+
+def test_codes_that_repeat_with_and_without_unit_differ(root: Path) -> None:
+    edit_codes = pl.read_parquet(root / CODES)
+    again = edit_codes.filter(pl.col("code") == "HR").with_columns(unit=pl.lit(None, pl.String))
+    pl.concat([edit_codes, again]).write_parquet(root / CODES)
+    found = only(check(root), "code-units-differ")
+    assert found.examples[0].value == "HR: bpm, none"
+
+
+@pytest.mark.parametrize(
+    ("column", "fault"),
+    [
+        ("categorical_value", "holds neither boolean_value nor float_value, only categorical_value"),
+        (None, "holds neither boolean_value nor float_value"),
+    ],
+)
+def test_labels_of_a_kind_that_is_not_learned(root: Path, column: str | None, fault: str) -> None:
+    values = {column: pl.lit("home")} if column else {}
+    edit(root / DEATHS, lambda table: table.drop("boolean_value").with_columns(**values))
+    assert only(check(root), "label-kind").what == fault
+
+
+def test_files_of_one_task_hold_one_kind(root: Path) -> None:
+    edit(
+        root / DEATHS,
+        lambda table: table.drop("boolean_value").with_columns(float_value=pl.lit(1.0, pl.Float32)),
+    )
+    found = only(check(root), "label-kind")
+    assert (found.file, found.what) == ("labels/death", "some files hold boolean_value, others float_value")
+
+
+def test_labels_as_aces_writes_them_are_read_and_explained(root: Path) -> None:
+    columns = {
+        "integer_value": pl.lit(None, pl.Int64),
+        "float_value": pl.lit(None, pl.Float32),
+        "categorical_value": pl.lit(None, pl.String),
+    }
+    for path in root.glob("labels/death/*.parquet"):
+        edit(path, lambda table: table.with_columns(**columns))
+    report = check(root)
+    assert report.errors == ()
+    assert names(report) == {"label-column-empty"}
+    assert report.summary.tasks["death"].splits["train"].positives == 1
+    assert len(MedsDataset.open(root).labels("death")) == 6
+
+
+def test_unknown_files_and_folders_are_no_data(root: Path) -> None:
+    (root / "data" / "train" / ".0.parquet.crc").write_text("x")
+    (root / "data" / "train" / "_SUCCESS").write_text("")
+    (root / "labels" / "notes.txt").write_text("by hand")
+    assert check(root).findings == ()
+
+
+def test_times_that_a_clock_shows_twice_or_never(root: Path) -> None:
+    """MEDS' times have no zone: the hour lost and the hour repeated by summer time are times like others."""
+    times = [
+        dt.datetime(2020, 2, 29, 23, 59),
+        dt.datetime(2020, 3, 29, 2, 30),  # skipped in Berlin
+        dt.datetime(2020, 10, 25, 2, 30),  # there twice in Berlin
+        dt.datetime(2020, 10, 25, 2, 30),
+    ]
+    rows = [(B, time, "HR", 80.0 + i) for i, time in enumerate(times)]
+    store(root / DATA, events(*record(A), *rows))
+    assert check(root).findings == ()
+
+
+def test_an_empty_file_beside_full_ones(root: Path) -> None:
+    store(root / "data/train/1.parquet", events())
+    report = check(root)
+    assert report.findings == ()
+    assert report.summary.files == 4
+
+
+def test_no_events_at_all(tmp_path: Path) -> None:
+    store(tmp_path / DATA, events())
+    report = check(tmp_path)
+    assert names(report) == {"no-events", "codes-missing", "splits-missing", "labels-missing"}
+    assert (report.summary.subjects, report.summary.events, report.summary.codes) == (0, 0, ())
+    assert report.summary.first is None
+
+
+@pytest.mark.parametrize("rows", [[(1, NOON, "HR", 80.0)], [(1, None, "AGE", 80.0)]], ids=["one", "static"])
+def test_one_row_is_a_data_set(
+    tmp_path: Path, rows: list[tuple[int, dt.datetime | None, str, float]]
+) -> None:
+    write_dataset(
+        tmp_path / "one",
+        name="one",
+        events=events(*rows),
+        splits=pl.DataFrame({"subject_id": [1], "split": ["train"]}),
+        labels={},
+        codes=pl.DataFrame({"code": [rows[0][2]]}),
+    )
+    report = check(tmp_path / "one")
+    assert names(report) == {"labels-missing"}
+    (code,) = report.summary.codes
+    assert code.values is not None
+    assert (code.values.p1, code.values.median, code.values.p99) == (80.0, 80.0, 80.0)
+    assert (code.missing_subjects, code.missing_stays) == (0.0, None)
+
+
+def test_what_cannot_be_checked_is_an_input_fault(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputFault, match="no such folder"):
+        check(tmp_path / "nowhere")
+    with pytest.raises(InputFault, match="is not a MEDS data set"):
+        check(tmp_path)
+    with pytest.raises(InputFault, match="no such folder"):
+        check(root, labels=tmp_path / "nowhere")
+    with pytest.raises(InputFault, match=r"0.parquet lies directly in it"):
+        check(root, labels=root / "data" / "train")
+
+
+@pytest.mark.parametrize("file", [DATA, DEATHS, SPLITS, CODES])
+def test_a_broken_file_is_named(root: Path, file: str) -> None:
+    content = (root / file).read_bytes()
+    for broken in (b"", content[:50], content[: len(content) // 2] + bytes(len(content) // 2)):
+        (root / file).write_bytes(broken)
+        with pytest.raises(InputFault, match="is not a readable parquet file") as caught:
+            check(root)
+        assert caught.value.where == str(root / file)
+
+
+def test_a_row_group_that_cannot_be_read_is_named(root: Path) -> None:
+    """The footer is whole, the pages are not."""
+    content = bytearray((root / DATA).read_bytes())
+    content[4:60] = bytes(56)
+    (root / DATA).write_bytes(content)
+    with pytest.raises(InputFault, match="row group 0 cannot be read") as caught:
+        check(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_from_another_folder(root: Path, tmp_path: Path) -> None:
+    (root / "labels").rename(tmp_path / "elsewhere")
+    assert names(check(root)) == {"labels-missing"}
+    assert check(root, labels=tmp_path / "elsewhere").findings == ()
+    BREAKS["label-null"](_with_labels(tmp_path))
+    found = only(check(root, labels=tmp_path / "elsewhere"), "label-null")
+    assert found.file == "elsewhere/death/train.parquet"
+
+
+def _with_labels(tmp_path: Path) -> Path:
+    """A folder in which the labels have their usual place, for the functions of BREAKS."""
+    (tmp_path / "view").mkdir()
+    (tmp_path / "view" / "labels").symlink_to(tmp_path / "elsewhere")
+    return tmp_path / "view"

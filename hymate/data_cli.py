@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from hymate.check_cli import check
+
 # Polars takes a while to import: only a command that runs pays for it, not `--help`.
 
 data = typer.Typer(
@@ -15,6 +17,7 @@ data = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+data.command()(check)
 
 Out = Annotated[
     Path,

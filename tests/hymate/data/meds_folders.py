@@ -11,6 +11,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hymate.data.meds import EVENT_SCHEMA
+
 NOON = dt.datetime(2020, 2, 29, 12)
 HOUR = dt.timedelta(hours=1)
 DAY = dt.timedelta(days=1)
@@ -30,14 +32,11 @@ DEATHS = "labels/death/train.parquet"
 SPLITS = "metadata/subject_splits.parquet"
 CODES = "metadata/codes.parquet"
 
-EVENTS = pl.Schema(
-    {"subject_id": pl.Int64, "time": pl.Datetime("us"), "code": pl.String, "numeric_value": pl.Float32}
-)
 Event = tuple[int, dt.datetime | None, str, float | None]
 
 
 def events(*rows: Event) -> pl.DataFrame:
-    return pl.DataFrame(rows, schema=EVENTS, orient="row")
+    return pl.DataFrame(rows, schema=EVENT_SCHEMA, orient="row")
 
 
 def store(path: Path, table: pl.DataFrame, row_group: int = ROW_GROUP) -> None:
@@ -108,7 +107,7 @@ def write_good(root: Path) -> Path:
 def _shift(root: Path, years: int) -> None:
     for path in [*root.glob("data/*/*.parquet"), *root.glob("labels/*/*.parquet")]:
         name = "time" if "data" in path.parts[-3] else "prediction_time"
-        edit(path, lambda table, name=name: table.with_columns(pl.col(name).dt.offset_by(f"{years}y")))
+        _columns(path, pl.col(name).dt.offset_by(f"{years}y"))
 
 
 def _set(path: Path, where: pl.Expr, **values: pl.Expr) -> None:

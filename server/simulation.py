@@ -112,10 +112,9 @@ def _hospital_data(source: SimulationConfig, folder: Path) -> dict[str, str]:
                 )
         return {name: str(path) for name, path in source.sites.items()}
     if source.synthetic is not None:
-        from hymate.data.synthetic import generate_cohort, write_cohort
+        from hymate.data.synthetic import Cohort, write_cohort
 
-        made = source.synthetic
-        write_cohort(generate_cohort(made.hospitals, made.stays, made.seed, made.signal), folder)
+        write_cohort(Cohort(source.synthetic), folder)
     elif source.physionet2012 is not None:
         from hymate.data.physionet2012 import prepare_physionet2012
 

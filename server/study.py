@@ -21,20 +21,13 @@ from hymate.config import (
     load_yaml,
     parse,
 )
+from hymate.data.cohort.config import SyntheticConfig
+from hymate.data.mapping import load_mapping
 from hymate.errors import InputFault
 from hymate.protocol import StrategyConfig
 from strategies.registry import make_algorithm
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
-
-
-class SyntheticSource(Frozen):
-    """Hospitals made up with a known truth: see `hymate data synthetic --help`."""
-
-    hospitals: Count = 4
-    stays: Annotated[int, Field(ge=20)] = 600
-    seed: int = 0
-    signal: Annotated[float, Field(ge=0.0)] = 1.0
 
 
 class PhysioNet2012Source(Frozen):
@@ -62,7 +55,8 @@ class PhysioNet2012Source(Frozen):
 class SimulationConfig(Frozen):
     """Only `hymate-simulate` reads this: where its hospitals come from. Exactly one source."""
 
-    synthetic: SyntheticSource | None = None
+    synthetic: SyntheticConfig | None = None
+    """Made-up hospitals with a known truth: see docs/synthetic.md."""
     physionet2012: PhysioNet2012Source | None = None
     sites: dict[Name, Path] | None = None
     """Hospitals by name, each the folder of its MEDS data set; relative paths start at the study file."""
@@ -119,7 +113,7 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
     content = load_yaml(path)
     for override in overrides:
         _apply(content, override)
-    study = _with_whole_paths(parse(StudyConfig, content, path), path)
+    study = _with_mapping(_with_whole_paths(parse(StudyConfig, content, path), path), path)
     make_algorithm(
         study.strategy.name, study.strategy.settings, str(path)
     )  # an unknown name or key ends here
@@ -134,6 +128,15 @@ def _with_whole_paths(study: StudyConfig, source: Path) -> StudyConfig:
     folder = source.resolve().parent
     sites = {name: folder / path for name, path in simulation.sites.items()}
     return study.model_copy(update={"simulation": simulation.model_copy(update={"sites": sites})})
+
+
+def _with_mapping(study: StudyConfig, source: Path) -> StudyConfig:
+    """The study with the lines of its mapping file in place of the file's name."""
+    mapping = study.vocabulary.mapping
+    if not isinstance(mapping, Path):
+        return study
+    lines = load_mapping(source.resolve().parent / mapping)
+    return study.model_copy(update={"vocabulary": study.vocabulary.model_copy(update={"mapping": lines})})
 
 
 def dump_study(study: StudyConfig) -> str:

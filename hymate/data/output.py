@@ -16,6 +16,7 @@ from hymate.errors import InputFault
 
 SUMMARY = "summary.json"
 TRUTH = "truth.json"
+TRUTH_TABLES = "truth"
 MADE_BY = "hymate data"
 
 _REMEDIES = {
@@ -98,7 +99,7 @@ def refuse_foreign(target: Path, *, force: bool) -> None:
 def _is_output(target: Path) -> bool:
     try:
         summary = json.loads((target / SUMMARY).read_text(encoding="utf-8"))
-        written = {*summary["sites"], SUMMARY, TRUTH}
+        written = {*summary["sites"], SUMMARY, TRUTH, TRUTH_TABLES}
         made_by = str(summary["made_by"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

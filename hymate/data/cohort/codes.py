@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import polars as pl
@@ -58,6 +58,39 @@ RATES = {
     "blood_gas": 0.045,
     "liver": 0.025,
 }
+ALWAYS_MEASURED = "HR"
+MARKER = Measurement(
+    "Marker", "ng/mL", "Only its order in time tells", "marker", 40, 10, (0.0, 0.0, 0.0, 0.0), -1e6, 1e6, 2
+)
+"""Comes with the task `deterioration`; `recording` says what it shows."""
+MARKER_RATE = 0.25
+"""Readings per hour of the marker and of each decoy, whoever the patient is."""
+
+
+class OtherUnit(NamedTuple):
+    """`value * factor + plus`, rounded, is what a hospital with this unit writes."""
+
+    unit: str
+    factor: float
+    plus: float
+    decimals: int
+
+
+OTHER_UNITS = {
+    "SBP": OtherUnit("kPa", 0.133322, 0.0, 1),
+    "DBP": OtherUnit("kPa", 0.133322, 0.0, 1),
+    "Temp": OtherUnit("°F", 1.8, 32.0, 1),
+    "Na": OtherUnit("mg/dL", 2.299, 0.0, 0),
+    "K": OtherUnit("mg/dL", 3.9098, 0.0, 1),
+    "Creatinine": OtherUnit("µmol/L", 88.42, 0.0, 0),
+    "BUN": OtherUnit("mmol/L", 0.357, 0.0, 1),
+    "Glucose": OtherUnit("mmol/L", 0.0555, 0.0, 1),
+    "WBC": OtherUnit("cells/µL", 1000.0, 0.0, 0),
+    "Lactate": OtherUnit("mg/dL", 9.008, 0.0, 0),
+    "Bilirubin": OtherUnit("µmol/L", 17.1, 0.0, 0),
+}
+"""The other unit in use for a code, where there is one."""
+
 STATIC = {
     "AGE": ("years", "Age at admission"),
     "HEIGHT": ("cm", "Height"),
@@ -67,13 +100,45 @@ STATIC = {
     "ETHNICITY//B": (None, "Ethnicity, group B"),
     "ETHNICITY//C": (None, "Ethnicity, group C"),
 }
+MORE_STATIC = {
+    "UNIT//MEDICAL": (None, "Medical intensive care unit"),
+    "UNIT//SURGICAL": (None, "Surgical intensive care unit"),
+    "UNIT//CARDIAC": (None, "Cardiac intensive care unit"),
+    "INSURANCE//PUBLIC": (None, "Public insurance"),
+    "INSURANCE//PRIVATE": (None, "Private insurance"),
+    "INSURANCE//NONE": (None, "No insurance"),
+}
+"""`demographics: full` has these too."""
 
 
-def code_table(unmeasured: Collection[str]) -> pl.DataFrame:
-    """What a hospital that never measures `unmeasured` declares in codes.parquet."""
+def decoy(number: int) -> Measurement:
+    """A code that shows nothing at all (1, 2, ...)."""
+    return Measurement(
+        f"DECOY//{number}", "units", "Noise", "decoy", 50, 10, (0.0, 0.0, 0.0, 0.0), -1e6, 1e6, 1
+    )
+
+
+def code_table(
+    unmeasured: Collection[str],
+    *,
+    more: Collection[Measurement] = (),
+    more_static: bool = False,
+    units: Mapping[str, str] | None = None,
+) -> pl.DataFrame:
+    """What a hospital that never measures `unmeasured` declares in codes.parquet.
+
+    Args:
+        more: codes beyond `MEASUREMENTS`.
+        more_static: with `MORE_STATIC`.
+        units: code -> unit, where the hospital declares another than the usual one.
+    """
+    declared = units or {}
     rows: list[tuple[str, str | None, str]] = [
-        (m.code, m.unit, m.description) for m in MEASUREMENTS if m.code not in unmeasured
+        (m.code, declared.get(m.code, m.unit), m.description)
+        for m in (*MEASUREMENTS, *more)
+        if m.code not in unmeasured
     ]
-    rows += [(code, unit, description) for code, (unit, description) in STATIC.items()]
+    static = {**STATIC, **MORE_STATIC} if more_static else STATIC
+    rows += [(code, unit, description) for code, (unit, description) in static.items()]
     schema = {"code": pl.String, "unit": pl.String, "description": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -14,6 +14,7 @@ from hymate.synthetic_cli import synthetic
 # Polars takes a while to import: only a command that runs pays for it, not `--help`.
 
 data = typer.Typer(
+    help="Make MEDS data sets, one folder per site: data/, metadata/, labels/.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -74,6 +75,7 @@ def physionet2012(
         hymate data physionet2012 --raw challenge-2012 --out sites --site-by icu_type
 
     writes sites/coronary_care, sites/cardiac_surgery, sites/medical and sites/surgical, each with the
+    labels in_hospital_mortality and length_of_stay (predicted 48 h after admission) and subjects split
     70 / 10 / 20 into train / tuning / held_out; and sites/summary.json with the figures printed.
 
     With --splits protocol set a, when it is there, is held_out and b + c are train / tuning 80 / 20;

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from hymate.check_cli import check
+from hymate.label_cli import label
 from hymate.site_table import print_sites
 from hymate.synthetic_cli import synthetic
 
@@ -19,6 +20,7 @@ data = typer.Typer(
     rich_markup_mode="markdown",
 )
 data.command()(check)
+data.command()(label)
 data.command()(synthetic)
 
 Out = Annotated[

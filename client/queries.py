@@ -7,10 +7,13 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from client.policy import check_task, publishable
 from client.site import SiteConfig
 from hymate.config import TaskConfig
 from hymate.data.fingerprint import fingerprint
+from hymate.data.mapping import translated
 from hymate.data.meds import SPLITS, MedsDataset
 from hymate.data.statistics import code_statistics
 from hymate.data.store import StoreMismatch, TripletStore, open_store, prepare_store
@@ -59,9 +62,11 @@ def describe(site: SiteConfig, request: DescribeRequest) -> SiteDescription:
 
 
 def statistics(site: SiteConfig, request: StatisticsRequest) -> StatisticsReply:
-    """Count, mean and M2 of every code over the training split; rare codes stay at home."""
+    """Counts, moments and quantiles of every code over the training split; small cells stay at home."""
     dataset, windows = _windows(site, request.task)
-    gathered = code_statistics(windows, dataset.units()).without_small_cells(site.policy.min_cell)
+    gathered = code_statistics(
+        windows, dataset.units(), site.policy.min_cell, mapping=request.mapping, site=site.name
+    )
     return StatisticsReply(site=site.name, statistics=gathered.to_json())
 
 
@@ -89,15 +94,26 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
             "its data set has changed since its statistics were sent",
             "put the data set back as it was, or run the study again from its vocabulary phase",
         )
-    _, windows = _windows(site, request.task)
+    dataset, windows = _windows(site, request.task)
+    windows = translated(windows, dataset.units(), vocabulary, site.name)
     path = store_path(site, request.task, vocabulary.hash)
     path.parent.mkdir(parents=True, exist_ok=True)
     store = prepare_store(path, windows, vocabulary, request.task)
     vocabulary.save(_vocabulary_path(site, vocabulary.hash))
+    header = store.header
+    named = publishable(header.unknown_subjects, site.policy) is not None
+    people = len(np.unique(store.subject_id))
     return PrepareReply(
         site=site.name,
         vocabulary_hash=vocabulary.hash,
-        unknown_codes=len(store.header.unknown_codes),
+        triplets=header.triplets if publishable(people, site.policy) is not None else None,
+        unknown_triplets=sum(header.unknown_codes.values()) if named else None,
+        unknown_codes=len(header.unknown_codes) if named else None,
+        outside={
+            code: values
+            for code, (values, subjects) in header.outside.items()
+            if publishable(subjects, site.policy) is not None
+        },
         seconds=time.perf_counter() - began,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -60,13 +61,94 @@ class TaskConfig(Frozen):
         return f"{self.name}-{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]}"
 
 
+class Conversion(Frozen):
+    """value * factor + offset: from one unit to another."""
+
+    factor: float = 1.0
+    offset: float = 0.0
+
+    @model_validator(mode="after")
+    def _can_be_undone(self) -> Conversion:
+        if not math.isfinite(self.factor) or not math.isfinite(self.offset) or self.factor == 0.0:
+            raise ValueError("a conversion needs a finite factor other than 0, and a finite offset")
+        return self
+
+
+class UnitRule(Frozen):
+    """The unit of one shared code, and how other units become it."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    unit: str
+    sources: dict[str, Conversion] = Field(default_factory=dict, alias="from")
+    """Unit as a site declares it -> conversion to `unit`; spelling variants of a unit are one unit."""
+
+
+class MappedCode(Conversion):
+    """One line of a mapping file: what a local code is called in the study."""
+
+    local: str
+    shared: str
+    site: str | None = None
+    """The site whose code this is; None: every site. A site's own line goes before a general one."""
+    unit: str | None = None
+    """Unit after factor and offset; None: the local code's own unit, or, with a factor or an offset,
+    that of the shared code."""
+
+    @property
+    def converts(self) -> bool:
+        """Whether values change."""
+        return self.factor != 1.0 or self.offset != 0.0
+
+
+class RangeConfig(Frozen):
+    """Bounds of one code's plausible values, in its shared unit; None: from the sites' quantiles."""
+
+    low: float | None = None
+    high: float | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> RangeConfig:
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        return self
+
+
+class PlausibleConfig(Frozen):
+    """Which values of a code are taken for measurements, and what becomes of the others.
+
+    The range of a code is [quantile(low) - margin * w, quantile(high) + margin * w], where w is
+    quantile(high) - quantile(low), over all sites' training windows: wide enough for rare disease,
+    too narrow for a slipped decimal point.
+    """
+
+    low: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.001
+    high: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.999
+    margin: Annotated[float, Field(ge=0.0)] = 0.5
+    outside: Literal["clip", "drop", "keep"] = "clip"
+    """Move a value outside to the nearer bound, leave its observation out, or look for no ranges."""
+    codes: dict[str, RangeConfig] = Field(default_factory=dict)
+    """Bounds set by hand, by shared code."""
+
+
 class VocabularyConfig(Frozen):
-    """Which codes of the sites become features of the shared model."""
+    """Which codes of the sites become features of the shared model, and how their values are scaled."""
 
     min_count: Count = 10
     """Occurrences over all sites' training windows below which a code is dropped."""
     min_sites: Count = 1
     """Sites that must have seen a code, or it is dropped."""
+    mapping: Path | tuple[MappedCode, ...] = ()
+    """File (CSV or YAML) of local codes and what they are called in the study; relative paths start at
+    the study file. In a study as run, its lines stand here."""
+    units: dict[str, UnitRule] = Field(default_factory=dict)
+    """By shared code. Without a rule, sites that declare different units end the phase."""
+    plausible: PlausibleConfig = PlausibleConfig()
+    scaling: Literal["standard", "robust", "quantile"] = "standard"
+    """(value - mean) / std; (value - median) / (interquartile range / 1.349); or the normal score of
+    the value's quantile, linear between knots. A code too rare for quantiles is scaled by the first."""
+    clip_z: Positive = 10.0
+    """Scaled values beyond +-clip_z are set there: one slipped decimal point must not drown a batch."""
 
 
 class ModelConfig(Frozen):

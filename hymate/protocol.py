@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from hymate.config import FinetuneConfig, Frozen, ModelConfig, PretrainConfig, TaskConfig
+from hymate.config import FinetuneConfig, Frozen, MappedCode, ModelConfig, PretrainConfig, TaskConfig
 from hymate.evaluate.histograms import ScoreCells
 
 
@@ -73,6 +73,8 @@ class SiteDescription(Frozen):
 
 class StatisticsRequest(Frozen):
     task: TaskConfig
+    mapping: tuple[MappedCode, ...] = ()
+    """What the study calls local codes: a site's statistics are of shared codes."""
 
 
 class StatisticsReply(Frozen):
@@ -91,8 +93,14 @@ class PrepareRequest(Frozen):
 class PrepareReply(Frozen):
     site: str
     vocabulary_hash: str
-    unknown_codes: int
-    """Codes of the site that the vocabulary does not hold."""
+    unknown_codes: int | None
+    """Codes of the site that the vocabulary does not hold; None where they are of too few people."""
+    triplets: int | None = None
+    """Observations in the store; None where they are of too few people."""
+    unknown_triplets: int | None = None
+    """Observations left out for want of a code; None where they are of too few people."""
+    outside: dict[str, int] = Field(default_factory=dict)
+    """Values out of their code's plausible range; codes where they are of too few people are not sent."""
     seconds: float
 
 

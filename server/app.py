@@ -54,7 +54,8 @@ def run_study(grid: Grid, study: StudyConfig, folder: Path, expected_sites: int)
     clock.lap("describe")
 
     journal.metric("vocabulary", "began")
-    vocabulary, prepared = phases.agree_vocabulary(run)
+    agreement = phases.agree_vocabulary(run)
+    vocabulary = agreement.vocabulary
     model = phases.first_model(study, vocabulary)
     first = phases.weights_of(model)
     checkpoints = Checkpoints(folder, model)
@@ -84,7 +85,8 @@ def run_study(grid: Grid, study: StudyConfig, folder: Path, expected_sites: int)
             study=study,
             descriptions=descriptions,
             vocabulary=vocabulary,
-            prepared=prepared,
+            statistics=agreement.statistics,
+            prepared=agreement.prepared,
             held_out={reply.site: reply.record.report for reply in held_out},
             alone={reply.site: reply.record for reply in alone},
             finetune_rounds=tuned.rounds,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hymate.data.statistics import SiteStatistics
-from hymate.data.vocabulary import Vocabulary, build_vocabulary
+from hymate.data.vocabulary import Vocabulary, build_vocabulary, mapping_lines
 from hymate.model.hymate import HyMaTE, build_model
 from hymate.protocol import (
     Action,
@@ -60,9 +60,18 @@ class Finetuned:
     rounds: int
 
 
-def agree_vocabulary(run: Run) -> tuple[Vocabulary, dict[str, PrepareReply]]:
+@dataclass(frozen=True)
+class Agreement:
+    """The vocabulary, what each site had said of its codes, and how its store came out."""
+
+    vocabulary: Vocabulary
+    statistics: Mapping[str, SiteStatistics]
+    prepared: Mapping[str, PrepareReply]
+
+
+def agree_vocabulary(run: Run) -> Agreement:
     """Merge the sites' statistics, freeze the vocabulary, have every site make its store under it."""
-    request = StatisticsRequest(task=run.study.task)
+    request = StatisticsRequest(task=run.study.task, mapping=mapping_lines(run.study.vocabulary))
     replies = run.federation.ask(Action.STATISTICS, request, StatisticsReply)
     statistics = {reply.site: SiteStatistics.from_json(reply.record.statistics) for reply in replies}
     vocabulary = build_vocabulary(statistics, run.study.vocabulary)
@@ -75,7 +84,7 @@ def agree_vocabulary(run: Run) -> tuple[Vocabulary, dict[str, PrepareReply]]:
     run.journal.metric(
         "vocabulary", "frozen", codes=vocabulary.size, dropped=len(vocabulary.dropped), hash=vocabulary.hash
     )
-    return vocabulary, {reply.site: reply.record for reply in prepared}
+    return Agreement(vocabulary, statistics, {reply.site: reply.record for reply in prepared})
 
 
 def first_model(study: StudyConfig, vocabulary: Vocabulary) -> HyMaTE:

@@ -1,4 +1,7 @@
-"""Windows under a vocabulary become numbers: indices, z-scores, static vectors."""
+"""Windows under a vocabulary become numbers: indices, scaled values, static vectors.
+
+The windows are in the vocabulary's codes and units already: see `hymate.data.mapping.translated`.
+"""
 
 from __future__ import annotations
 
@@ -10,45 +13,63 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from hymate.data.scaling import Scaler
 from hymate.data.tasks import Windows
-from hymate.data.vocabulary import Vocabulary, VocabularyEntry
+from hymate.data.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """The arrays of a `TripletStore` by name, and the codes that the vocabulary lacks.
+    """The arrays of a `TripletStore` by name, and what of the windows is not in them as it was.
 
-    `unknown_codes` counts the triplets dropped, `unknown_static` the stays that have the code.
+    `unknown_codes` counts the triplets dropped for want of a code, `unknown_subjects` the people they
+    are of; `unknown_static` counts the stays that have a static code the vocabulary lacks. `outside`:
+    code -> (values out of its range, people they are of); static codes too.
     """
 
     arrays: dict[str, npt.NDArray[Any]]
     unknown_codes: dict[str, int]
+    unknown_subjects: int
     unknown_static: dict[str, int]
+    outside: dict[str, tuple[int, int]]
 
 
 def encode(windows: Windows, vocabulary: Vocabulary, splits: Sequence[str]) -> Encoded:
     """Every stay of `windows` in the same order; `splits` gives the split names their numbers."""
     stays, triplets = windows.stays, windows.triplets
+    subject = stays["subject_id"].to_numpy()
     index, unknown = _positions(triplets["code"], vocabulary.index)
+    stay = triplets["stay"].to_numpy()
     known = index > 0
-    index = index[known]
+    unknown_subjects = len(np.unique(subject[stay[~known]]))
+    value, outside = Scaler(vocabulary.codes, vocabulary.clip_z).scaled(triplets["value"].to_numpy(), index)
+    names = [entry.code for entry in vocabulary.codes]
+    out_of_range = _tally(names, index[outside], subject[stay[outside]])
+    if vocabulary.outside == "drop":
+        known &= ~outside
     offset = np.zeros(len(stays) + 1, np.int64)
-    np.cumsum(np.bincount(triplets["stay"].to_numpy()[known], minlength=len(stays)), out=offset[1:])
-    static, unknown_static = _static_vectors(windows.static, len(stays), vocabulary)
+    np.cumsum(np.bincount(stay[known], minlength=len(stays)), out=offset[1:])
+    static, unknown_static, static_out_of_range = _static_vectors(windows, vocabulary)
     number = {name: i for i, name in enumerate(splits)}
     arrays = {
         "time": triplets["hours"].to_numpy()[known],
-        "code": index,
-        "value": _z_scores(triplets["value"].to_numpy()[known], index, vocabulary.codes),
+        "code": index[known],
+        "value": value[known],
         "offset": offset,
         "static": static,
         "label": stays["label"].fill_null(float("nan")).to_numpy(),
         "split": stays["split"].replace_strict(number, return_dtype=pl.Int8).to_numpy(),
-        "subject_id": stays["subject_id"].to_numpy(),
+        "subject_id": subject,
         "prediction_time": stays["prediction_time"].cast(pl.Datetime("us")).to_physical().to_numpy(),
         "numeric": np.array([False, *(entry.numeric for entry in vocabulary.codes)]),
     }
-    return Encoded(arrays, unknown, unknown_static)
+    return Encoded(
+        arrays=arrays,
+        unknown_codes=unknown,
+        unknown_subjects=unknown_subjects,
+        unknown_static=unknown_static,
+        outside=out_of_range | static_out_of_range,
+    )
 
 
 def _positions(codes: pl.Series, index: dict[str, int]) -> tuple[npt.NDArray[np.int32], dict[str, int]]:
@@ -62,35 +83,37 @@ def _positions(codes: pl.Series, index: dict[str, int]) -> tuple[npt.NDArray[np.
     return position, unknown
 
 
-def _z_scores(
-    value: npt.NDArray[np.float32], position: npt.NDArray[np.int32], entries: tuple[VocabularyEntry, ...]
-) -> npt.NDArray[np.float32]:
-    """(value - mean) / std of each row's code, computed in float64; 0.0 where there is no number."""
-    mean = np.array([0.0, *(entry.mean for entry in entries)])
-    std = np.array([1.0, *(entry.std for entry in entries)])
-    score: npt.NDArray[np.float32] = ((value - mean[position]) / std[position]).astype(np.float32)
-    score[~np.isfinite(score)] = 0.0
-    return score
+def _tally(
+    names: Sequence[str], position: npt.NDArray[np.int32], subject: npt.NDArray[np.int64]
+) -> dict[str, tuple[int, int]]:
+    """Code -> (rows, distinct subjects), for the codes at `position` (1..)."""
+    frame = pl.DataFrame({"position": position, "subject": subject})
+    counted = frame.group_by("position").agg(pl.len(), pl.col("subject").n_unique()).sort("position")
+    return {names[place - 1]: (rows, people) for place, rows, people in counted.iter_rows()}
 
 
 def _static_vectors(
-    static: pl.DataFrame, stays: int, vocabulary: Vocabulary
-) -> tuple[npt.NDArray[np.float32], dict[str, int]]:
-    """The stays' static vectors, (N, S), columns as in `vocabulary.static_names`; and unknown codes.
+    windows: Windows, vocabulary: Vocabulary
+) -> tuple[npt.NDArray[np.float32], dict[str, int], dict[str, tuple[int, int]]]:
+    """The stays' static vectors, (N, S), columns as in `vocabulary.static_names`; codes that are unknown;
+    and values out of range, by code.
 
     Where a subject has a code twice, the last row counts.
     """
-    rows = static.unique(["stay", "code"], keep="last", maintain_order=True)
+    rows = windows.static.unique(["stay", "code"], keep="last", maintain_order=True)
     order = {entry.code: i for i, entry in enumerate(vocabulary.static, start=1)}
     position, unknown = _positions(rows["code"], order)
     stay, value = rows["stay"].to_numpy(), rows["numeric_value"].fill_null(float("nan")).to_numpy()
-    score = _z_scores(value, position, vocabulary.static)
-    vectors = np.zeros((stays, vocabulary.static_width), np.float32)
+    score, outside = Scaler(vocabulary.static, vocabulary.clip_z).scaled(value, position)
+    subject = windows.stays["subject_id"].to_numpy()[stay]
+    tally = _tally([entry.code for entry in vocabulary.static], position[outside], subject[outside])
+    missing = ~np.isfinite(value) | (outside if vocabulary.outside == "drop" else False)
+    vectors = np.zeros((len(windows.stays), vocabulary.static_width), np.float32)
     column = 0
     for i, entry in enumerate(vocabulary.static, start=1):
         has = position == i
         if entry.numeric:
-            has &= np.isfinite(value)
+            has &= ~missing
             vectors[stay[has], column] = score[has]
             vectors[:, column + 1] = 1.0
             vectors[stay[has], column + 1] = 0.0
@@ -98,4 +121,4 @@ def _static_vectors(
         else:
             vectors[stay[has], column] = 1.0
             column += 1
-    return vectors, unknown
+    return vectors, unknown, tally

@@ -1,8 +1,18 @@
-"""What a site may say of its codes: counts, means and squared deviations that merge exactly.
+"""What a site may say of its codes: counts, means and squared deviations that merge exactly; quantiles.
 
 Sites never show a row. Each sends `SiteStatistics` of its training split; the merge of any partition
 equals the statistics of the pooled rows (Chan, Golub & LeVeque 1979, "Updating formulae and a
 pairwise algorithm for computing sample variances", Stanford STAN-CS-79-773).
+
+Nothing of what is sent is about fewer than `min_cell` people:
+
+- a code that fewer have stays at home; one whose numbers come from fewer is sent without numbers, and
+  one that fewer have without a number is sent as if they never had;
+- numbers of people are rounded down to multiples of `min_cell`, and of a static code only as many
+  people are counted: a site's total less those with the code would otherwise name the rest;
+- quantiles are bins of `min_cell` people (`hymate.data.quantiles`).
+
+Occurrences, mean and M2 of a code with a time are exact: merging needs them.
 """
 
 from __future__ import annotations
@@ -10,10 +20,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hymate.config import MappedCode
+from hymate.data.quantiles import QuantileSketch, sketch_values
 from hymate.errors import InputFault
 
 if TYPE_CHECKING:
@@ -29,6 +41,7 @@ class CodeStatistics:
     `unit` "" means undeclared. `count` is occurrences, `numeric` those with a finite number,
     `subjects` and `numeric_subjects` the distinct subjects behind each. `mean` and `m2` (the sum of
     squared deviations from the mean) are float64 over the numeric occurrences; 0.0 when there are none.
+    `sketches` holds the quantiles of each site.
     """
 
     code: str
@@ -39,6 +52,7 @@ class CodeStatistics:
     numeric_subjects: int
     mean: float
     m2: float
+    sketches: tuple[QuantileSketch, ...] = ()
 
     def merged(self, other: CodeStatistics) -> CodeStatistics:
         """The statistics of both sides' rows together; their subjects must be distinct people.
@@ -68,16 +82,35 @@ class CodeStatistics:
             numeric_subjects=self.numeric_subjects + other.numeric_subjects,
             mean=mean,
             m2=m2,
+            sketches=self.sketches + other.sketches,
+        )
+
+    def converted(self, factor: float, offset: float, unit: str) -> CodeStatistics:
+        """The statistics of value * factor + offset, which is in `unit`: exact."""
+        return replace(
+            self,
+            unit=unit,
+            mean=self.mean * factor + offset if self.numeric else 0.0,
+            m2=self.m2 * factor * factor,
+            sketches=tuple(sketch.converted(factor, offset) for sketch in self.sketches),
         )
 
     def without_numbers(self) -> CodeStatistics:
         """The same code as if no occurrence had carried a number."""
-        return replace(self, numeric=0, numeric_subjects=0, mean=0.0, m2=0.0)
+        return replace(self, numeric=0, numeric_subjects=0, mean=0.0, m2=0.0, sketches=())
+
+    def without_numberless(self) -> CodeStatistics:
+        """The same code as if only occurrences with a number had been."""
+        return replace(self, count=self.numeric, subjects=self.numeric_subjects)
 
 
 @dataclass(frozen=True)
 class SiteStatistics:
-    """All codes of a site's training split, sorted; `dynamic` ones have a time, `static` ones none."""
+    """All codes of a site's training split, sorted; `dynamic` ones have a time, `static` ones none.
+
+    A code whose local names differ in unit stands once for each unit. `stays` and `subjects` are
+    rounded down to multiples of the site's `min_cell`.
+    """
 
     dynamic: tuple[CodeStatistics, ...]
     static: tuple[CodeStatistics, ...]
@@ -93,34 +126,37 @@ class SiteStatistics:
         """The inverse of `to_json`."""
         content = json.loads(text)
         return cls(
-            dynamic=tuple(CodeStatistics(**entry) for entry in content["dynamic"]),
-            static=tuple(CodeStatistics(**entry) for entry in content["static"]),
+            dynamic=tuple(_code_statistics(entry) for entry in content["dynamic"]),
+            static=tuple(_code_statistics(entry) for entry in content["static"]),
             stays=content["stays"],
             subjects=content["subjects"],
         )
 
-    def without_small_cells(self, min_cell: int) -> SiteStatistics:
-        """What may leave the site when fewer than `min_cell` people must never stand behind a number.
 
-        A code seen in fewer than `min_cell` subjects leaves out; so do mean and M2 of a code whose
-        numbers come from fewer (a common code may carry a number for one person only).
-        """
-
-        def allowed(entries: Iterable[CodeStatistics]) -> tuple[CodeStatistics, ...]:
-            return tuple(
-                entry if entry.numeric_subjects >= min_cell else entry.without_numbers()
-                for entry in entries
-                if entry.subjects >= min_cell
-            )
-
-        return replace(self, dynamic=allowed(self.dynamic), static=allowed(self.static))
+def _code_statistics(content: dict[str, Any]) -> CodeStatistics:
+    sketches = tuple(
+        QuantileSketch(tuple(sketch["edges"]), tuple(sketch["counts"])) for sketch in content["sketches"]
+    )
+    return CodeStatistics(**{**content, "sketches": sketches})
 
 
-def code_statistics(windows: Windows, units: Mapping[str, str]) -> SiteStatistics:
+def code_statistics(
+    windows: Windows,
+    units: Mapping[str, str],
+    min_cell: int = 1,
+    *,
+    mapping: Sequence[MappedCode] = (),
+    site: str = "",
+) -> SiteStatistics:
     """Statistics of the TRAIN split: dynamic codes over the windows' triplets, static ones once a subject.
 
     Sums run in row order in one thread, so the same rows give the same bits on every run: the
     vocabulary's hash depends on them.
+
+    Args:
+        units: of the site's local codes.
+        min_cell: what is about fewer people is left out (see the module's text); 1: nothing.
+        mapping: the study's; `site` picks the lines that are about this site alone.
     """
     import polars as pl
 
@@ -130,21 +166,44 @@ def code_statistics(windows: Windows, units: Mapping[str, str]) -> SiteStatistic
     )
     # One stay speaks for its subject, and the last row for its code: as the store's static vector does.
     first_stay = stays.unique("subject_id", keep="first", maintain_order=True)
+    static = windows.static.join(first_stay, on="stay", how="inner", maintain_order="left").select(
+        "subject_id", "code", pl.col("numeric_value").alias("value")
+    )
     static = (
-        windows.static.join(first_stay, on="stay", how="inner", maintain_order="left")
+        _by_shared_code(static, units, mapping, site)
         .unique(["subject_id", "code"], keep="last", maintain_order=True)
-        .select("subject_id", "code", pl.col("numeric_value").alias("value"))
+        .filter(pl.int_range(pl.len()).over("code") < pl.len().over("code") // min_cell * min_cell)
     )
     return SiteStatistics(
-        dynamic=_per_code(dynamic, units),
-        static=_per_code(static, units),
-        stays=len(stays),
-        subjects=len(first_stay),
+        dynamic=_per_code(_by_shared_code(dynamic, units, mapping, site), min_cell),
+        static=_per_code(static, min_cell),
+        stays=len(stays) // min_cell * min_cell if len(first_stay) >= min_cell else 0,
+        subjects=len(first_stay) // min_cell * min_cell,
     )
 
 
-def _per_code(rows: pl.DataFrame, units: Mapping[str, str]) -> tuple[CodeStatistics, ...]:
-    """Statistics of `rows` (subject_id, code, value) for every code there, sorted by code."""
+_UNIT = "\x1f"  # separates code and unit while both are one key
+
+
+def _by_shared_code(
+    rows: pl.DataFrame, units: Mapping[str, str], mapping: Sequence[MappedCode], site: str
+) -> pl.DataFrame:
+    """`rows` (subject_id, code, value) with the study's codes, each followed by its unit."""
+    from hymate.data.mapping import in_shared_codes, shared_code
+
+    lines: dict[str, list[MappedCode]] = {}
+    for line in mapping:
+        lines.setdefault(line.local, []).append(line)
+    return in_shared_codes(
+        rows,
+        "value",
+        lambda local: shared_code(local, units.get(local) or "", lines.get(local, ()), site),
+        lambda shared: f"{shared.code}{_UNIT}{shared.unit}",
+    )
+
+
+def _per_code(rows: pl.DataFrame, min_cell: int) -> tuple[CodeStatistics, ...]:
+    """Statistics of `rows` (subject_id, code and unit, value) for every code there, sorted."""
     import polars as pl
 
     codes = rows["code"].unique().sort()
@@ -171,33 +230,58 @@ def _per_code(rows: pl.DataFrame, units: Mapping[str, str]) -> tuple[CodeStatist
 
     pairs = pl.DataFrame({"code": index, "subject_id": rows["subject_id"]})
     count, subjects = np.bincount(index, minlength=len(codes)), people(pairs)
-    numeric_subjects = people(pairs.filter(finite))
-    return tuple(
-        CodeStatistics(
+    numeric_subjects, numberless_subjects = people(pairs.filter(finite)), people(pairs.filter(~finite))
+    person = pairs["subject_id"].rank("dense").to_numpy().astype(np.int64)[finite] - 1
+    sketches = _sketches(numeric_index, number, person, len(codes), min_cell)
+
+    def entry(i: int) -> CodeStatistics | None:
+        """What may be said of code i; None: nothing."""
+        if subjects[i] < min_cell:
+            return None
+        code, _, unit = codes[i].partition(_UNIT)
+        sketch = sketches[i]
+        told = CodeStatistics(
             code=code,
-            unit=units.get(code) or "",
+            unit=unit,
             count=int(count[i]),
             numeric=int(numeric[i]),
-            subjects=int(subjects[i]),
-            numeric_subjects=int(numeric_subjects[i]),
+            subjects=int(subjects[i]) // min_cell * min_cell,
+            numeric_subjects=int(numeric_subjects[i]) // min_cell * min_cell,
             mean=float(mean[i]),
             m2=float(m2[i]),
+            sketches=() if sketch is None else (sketch,),
         )
-        for i, code in enumerate(codes)
-    )
+        if numeric_subjects[i] < min_cell:
+            return told.without_numbers()
+        return told.without_numberless() if 0 < numberless_subjects[i] < min_cell else told
+
+    return tuple(told for i in range(len(codes)) if (told := entry(i)) is not None)
+
+
+def _sketches(
+    code: np.ndarray, value: np.ndarray, person: np.ndarray, codes: int, min_cell: int
+) -> list[QuantileSketch | None]:
+    order = np.argsort(code, kind="stable")
+    ends = np.cumsum(np.bincount(code, minlength=codes))
+    value, person = value[order], person[order]
+    return [
+        sketch_values(value[begin:end], person[begin:end], min_cell) if end > begin else None
+        for begin, end in zip([0, *ends[:-1]], ends, strict=False)
+    ]
 
 
 def merge_statistics(sites: Sequence[SiteStatistics]) -> SiteStatistics:
     """All sites as one; no site at all gives empty statistics."""
     return SiteStatistics(
-        dynamic=_merge(entry for site in sites for entry in site.dynamic),
-        static=_merge(entry for site in sites for entry in site.static),
+        dynamic=merge_entries(entry for site in sites for entry in site.dynamic),
+        static=merge_entries(entry for site in sites for entry in site.static),
         stays=sum(site.stays for site in sites),
         subjects=sum(site.subjects for site in sites),
     )
 
 
-def _merge(entries: Iterable[CodeStatistics]) -> tuple[CodeStatistics, ...]:
+def merge_entries(entries: Iterable[CodeStatistics]) -> tuple[CodeStatistics, ...]:
+    """One entry a code, sorted by code."""
     merged: dict[str, CodeStatistics] = {}
     for entry in entries:
         merged[entry.code] = merged[entry.code].merged(entry) if entry.code in merged else entry

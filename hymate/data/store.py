@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -75,6 +75,10 @@ class StoreHeader:
     """Name of the arrays' folder."""
     dataset: str = ""
     """Fingerprint of the data set it was made from (`hymate.data.fingerprint`); "": of none on disk."""
+    unknown_subjects: int = 0
+    """People whose triplets were dropped for want of a code."""
+    outside: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Code -> values out of its plausible range, and people they are of."""
     schema: int = SCHEMA
 
     def __getitem__(self, name: str) -> Any:
@@ -214,6 +218,7 @@ def _read_header(path: Path) -> StoreHeader:
                 "task": TaskConfig.model_validate(content["task"]),
                 "static_names": tuple(content["static_names"]),
                 "splits": tuple(content["splits"]),
+                "outside": {code: tuple(counts) for code, counts in content.get("outside", {}).items()},
             }
         )
     except (KeyError, TypeError, ValueError) as fault:
@@ -229,10 +234,10 @@ def _refuse_mismatch(
         differences.append(f"another state of the data set ({states})")
     if header.vocabulary_hash != vocabulary_hash:
         differences.append(f"vocabulary {header.vocabulary_hash[:12]}, not {vocabulary_hash[:12]}")
-    for field in TaskConfig.model_fields:
-        made, wanted = getattr(header.task, field), getattr(task, field)
+    for key in TaskConfig.model_fields:
+        made, wanted = getattr(header.task, key), getattr(task, key)
         if made != wanted:
-            differences.append(f"task {field} {made}, not {wanted}")
+            differences.append(f"task {key} {made}, not {wanted}")
     if differences:
         raise StoreMismatch(path, f"was made for {'; '.join(differences)}", "prepare the store again")
 
@@ -289,6 +294,8 @@ def _write(folder: Path, windows: Windows, vocabulary: Vocabulary, task: TaskCon
         left_out=windows.left_out,
         folder=folder.name,
         dataset=windows.dataset,
+        unknown_subjects=encoded.unknown_subjects,
+        outside=encoded.outside,
     )
     return header.to_json()
 

@@ -1,39 +1,32 @@
-"""The vocabulary all sites agree on: code -> index, mean and standard deviation, under one hash.
+"""The vocabulary all sites agree on: code -> index, unit, plausible range and scale, under one hash.
 
-Built once by the coordinator from the sites' merged statistics. Every later message carries the hash;
-two vocabularies with the same hash feed a model the same numbers.
+Built once by the coordinator from the sites' merged statistics. It travels with everything a site needs
+to encode its records: what local codes are called, how units become the agreed ones, what happens to
+values out of range. Every later message carries the hash; two vocabularies with the same hash feed a
+model the same numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from hymate.config import VocabularyConfig
+from hymate.config import MappedCode, UnitRule, VocabularyConfig
+from hymate.data.mapping import load_mapping
+from hymate.data.scaling import Scaling, VocabularyEntry, make_entry
 from hymate.data.statistics import CodeStatistics, SiteStatistics, merge_statistics
+from hymate.data.units import in_agreed_units
 from hymate.durable import write_text
 from hymate.errors import InputFault
 
-SCHEMA = 1
-# Values are float32 (7 digits): a spread this far below the mean is rounding left by a merge, not data.
-NO_SPREAD = 1e-9
+__all__ = ["DroppedCode", "Vocabulary", "VocabularyEntry", "build_vocabulary", "mapping_lines"]
 
-
-@dataclass(frozen=True)
-class VocabularyEntry:
-    """One code and its z-score: (value - mean) / std, in `unit`. Never numeric: mean 0, std 1."""
-
-    code: str
-    unit: str
-    mean: float
-    std: float
-    numeric: bool
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,14 @@ class Vocabulary:
     codes: tuple[VocabularyEntry, ...]
     static: tuple[VocabularyEntry, ...]
     dropped: tuple[DroppedCode, ...] = ()
+    mapping: tuple[MappedCode, ...] = ()
+    units: dict[str, UnitRule] = field(default_factory=dict)
+    """Rules of conversion, by shared code."""
+    scaling: Scaling = "standard"
+    outside: Literal["clip", "drop", "keep"] = "clip"
+    """What becomes of a value out of its code's range."""
+    clip_z: float | None = None
+    """Scaled values lie within +-clip_z; None: anywhere."""
 
     @property
     def size(self) -> int:
@@ -82,17 +83,31 @@ class Vocabulary:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of what matters to a model: codes and static features, in canonical JSON.
+        """SHA-256 (hex) of all that changes what a model is fed, in canonical JSON.
 
         Keys sorted, no spaces, ASCII, floats by their shortest exact form: the same on every platform.
         """
-        content = {name: [asdict(entry) for entry in getattr(self, name)] for name in ("codes", "static")}
+        content = {key: value for key, value in self._content().items() if key != "dropped"}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
 
+    def _content(self) -> dict[str, Any]:
+        rules = {code: rule.model_dump(by_alias=True) for code, rule in self.units.items()}
+        return {
+            "schema": SCHEMA,
+            "codes": [asdict(entry) for entry in self.codes],
+            "static": [asdict(entry) for entry in self.static],
+            "dropped": [asdict(code) for code in self.dropped],
+            "mapping": [line.model_dump() for line in self.mapping],
+            "units": rules,
+            "scaling": self.scaling,
+            "outside": self.outside,
+            "clip_z": self.clip_z,
+        }
+
     def to_json(self) -> str:
         """JSON with the hash in it; `from_json` gives an equal vocabulary."""
-        return json.dumps({"schema": SCHEMA, "hash": self.hash, **asdict(self)}, indent=1, allow_nan=False)
+        return json.dumps({"hash": self.hash, **self._content()}, indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str, source: str | Path = "vocabulary") -> Vocabulary:
@@ -110,16 +125,20 @@ class Vocabulary:
                     "run the vocabulary phase again with this version",
                 )
             vocabulary = cls(
-                codes=tuple(VocabularyEntry(**entry) for entry in content["codes"]),
-                static=tuple(VocabularyEntry(**entry) for entry in content["static"]),
+                codes=tuple(_read_entry(entry) for entry in content["codes"]),
+                static=tuple(_read_entry(entry) for entry in content["static"]),
                 dropped=tuple(DroppedCode(**entry) for entry in content["dropped"]),
+                mapping=tuple(MappedCode.model_validate(line) for line in content["mapping"]),
+                units={code: UnitRule.model_validate(rule) for code, rule in content["units"].items()},
+                scaling=content["scaling"],
+                outside=content["outside"],
+                clip_z=content["clip_z"],
             )
             recorded = content["hash"]
-        except (ValueError, KeyError, TypeError) as fault:
+        except (ValueError, KeyError, TypeError, AttributeError) as fault:
+            problem = f"{type(fault).__name__}: {fault}".splitlines()[0]
             raise InputFault(
-                source,
-                f"is not a vocabulary ({type(fault).__name__}: {fault})",
-                "give a study's vocabulary.json",
+                source, f"is not a vocabulary ({problem})", "give a study's vocabulary.json"
             ) from None
         if vocabulary.hash != recorded:
             raise InputFault(
@@ -144,22 +163,25 @@ class Vocabulary:
         return cls.from_json(text, source=path)
 
 
+def _read_entry(content: dict[str, Any]) -> VocabularyEntry:
+    return VocabularyEntry(**{**content, "knots": tuple(content["knots"])})
+
+
 def build_vocabulary(sites: Mapping[str, SiteStatistics], config: VocabularyConfig) -> Vocabulary:
     """Merge the sites (in the order of their names) and keep the codes frequent and common enough.
 
     Raises:
-        InputFault: two sites declare different units for a code, or no code is left.
+        InputFault: two sites declare different units for a code and no rule converts, or no code is
+            left.
     """
-    names = sorted(sites)
-    for group in ("dynamic", "static"):
-        _refuse_unit_conflicts({name: getattr(sites[name], group) for name in names})
-    merged = merge_statistics([sites[name] for name in names])
+    agreed = in_agreed_units(sites, config.units)
+    merged = merge_statistics(list(agreed.values()))
     dropped: list[DroppedCode] = []
 
     def kept(entries: tuple[CodeStatistics, ...], group: str) -> tuple[VocabularyEntry, ...]:
         seen_at: dict[str, int] = {}
-        for name in names:
-            for entry in getattr(sites[name], group):
+        for site in agreed.values():
+            for entry in getattr(site, group):
                 seen_at[entry.code] = seen_at.get(entry.code, 0) + (entry.count > 0)
         chosen = []
         for entry in entries:
@@ -167,7 +189,7 @@ def build_vocabulary(sites: Mapping[str, SiteStatistics], config: VocabularyConf
             if reason:
                 dropped.append(DroppedCode(entry.code, reason))
             else:
-                chosen.append(_entry(entry))
+                chosen.append(make_entry(entry, config.scaling, config.plausible))
         return tuple(chosen)
 
     codes, static = kept(merged.dynamic, "dynamic"), kept(merged.static, "static")
@@ -178,21 +200,21 @@ def build_vocabulary(sites: Mapping[str, SiteStatistics], config: VocabularyConf
             f"(min_count {config.min_count}, min_sites {config.min_sites})",
             "lower min_count or min_sites, or check that the sites' training windows hold data",
         )
-    return Vocabulary(codes=codes, static=static, dropped=tuple(dropped))
+    return Vocabulary(
+        codes=codes,
+        static=static,
+        dropped=tuple(dropped),
+        mapping=mapping_lines(config),
+        units=config.units,
+        scaling=config.scaling,
+        outside=config.plausible.outside,
+        clip_z=config.clip_z,
+    )
 
 
-def _refuse_unit_conflicts(sites: Mapping[str, tuple[CodeStatistics, ...]]) -> None:
-    units: dict[str, dict[str, list[str]]] = {}
-    for name, entries in sites.items():
-        for entry in entries:
-            if entry.unit:
-                units.setdefault(entry.code, {}).setdefault(entry.unit, []).append(name)
-    conflicts = {code: found for code, found in sorted(units.items()) if len(found) > 1}
-    if conflicts:
-        code, found = next(iter(conflicts.items()))
-        told = " and ".join(f"'{unit}' at {', '.join(where)}" for unit, where in sorted(found.items()))
-        more = f" ({len(conflicts) - 1} more codes disagree)" if len(conflicts) > 1 else ""
-        raise InputFault(f"code '{code}'", f"is measured in {told}{more}", "convert to one unit at the sites")
+def mapping_lines(config: VocabularyConfig) -> tuple[MappedCode, ...]:
+    """The study's mapping, read from its file where the study file names one."""
+    return load_mapping(config.mapping) if isinstance(config.mapping, Path) else config.mapping
 
 
 def _too_rare(count: int, sites: int, config: VocabularyConfig) -> str | None:
@@ -201,17 +223,3 @@ def _too_rare(count: int, sites: int, config: VocabularyConfig) -> str | None:
     if sites < config.min_sites:
         return f"seen at {sites} sites, min_sites is {config.min_sites}"
     return None
-
-
-def _entry(statistics: CodeStatistics) -> VocabularyEntry:
-    """Mean and sample standard deviation (ddof 1); no spread, or too few numbers to tell: 1."""
-    std = math.sqrt(statistics.m2 / (statistics.numeric - 1)) if statistics.numeric > 1 else 0.0
-    if std <= NO_SPREAD * abs(statistics.mean):
-        std = 1.0
-    return VocabularyEntry(
-        code=statistics.code,
-        unit=statistics.unit,
-        mean=statistics.mean,
-        std=std,
-        numeric=statistics.numeric > 0,
-    )

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hymate.data.statistics import SiteStatistics
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import Bounded
 from hymate.protocol import AloneReply, PrepareReply, ScoreReport, SiteDescription
 from server.pooled import pooled_figures
+from server.report.vocabulary import vocabulary_section
 from server.study import StudyConfig
 
 FORMAT = 1
@@ -27,6 +29,7 @@ class Outcome:
     study: StudyConfig
     descriptions: Sequence[SiteDescription]
     vocabulary: Vocabulary
+    statistics: Mapping[str, SiteStatistics]
     prepared: Mapping[str, PrepareReply]
     held_out: Mapping[str, ScoreReport]
     alone: Mapping[str, AloneReply]
@@ -87,12 +90,7 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
             }
             for description in outcome.descriptions
         },
-        "vocabulary": {
-            "hash": outcome.vocabulary.hash,
-            "codes": outcome.vocabulary.size,
-            "static": list(outcome.vocabulary.static_names),
-            "dropped": [{"code": code.code, "reason": code.reason} for code in outcome.vocabulary.dropped],
-        },
+        "vocabulary": vocabulary_section(outcome.vocabulary, outcome.statistics, outcome.prepared),
         "participation": _participation(outcome.participation),
         "timings": dict(outcome.timings),
         "versions": dict(outcome.versions),

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from server.report.charts import dot_plot, line_chart
+from server.report.vocabulary import shown_coverage
 
 
 def render_page(report: dict[str, Any], metrics: Sequence[dict[str, Any]], study_text: str) -> str:
@@ -16,6 +17,7 @@ def render_page(report: dict[str, Any], metrics: Sequence[dict[str, Any]], study
         loader=PackageLoader("server.report", "."), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["figure"] = lambda value: "-" if value is None else f"{value:.3f}"
+    environment.filters["short"] = lambda value: "-" if value is None else f"{value:.4g}"
     own = report["local"]
     rows = {
         name: {"federated": site["auroc"], **({"own": own[name]["auroc"]} if name in own else {})}
@@ -25,6 +27,7 @@ def render_page(report: dict[str, Any], metrics: Sequence[dict[str, Any]], study
     return environment.get_template("page.html.j2").render(
         report=report,
         study=study_text,
+        coverage=shown_coverage(report["vocabulary"]),
         worst=min(known) if known else None,
         forest=dot_plot(rows, "AUROC of each hospital, federated and own model"),
         tuning=line_chart(

@@ -6,13 +6,19 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from meds.schema import CodeMetadataSchema
 
-from hymate.config import VocabularyConfig
-from hymate.data.statistics import CodeStatistics, SiteStatistics
+from hymate.config import MappedCode, UnitRule, VocabularyConfig
+from hymate.data.codes_table import write_codes_table
+from hymate.data.statistics import CodeStatistics, SiteStatistics, code_statistics
 from hymate.data.vocabulary import DroppedCode, Vocabulary, VocabularyEntry, build_vocabulary
 from hymate.errors import InputFault
+from tests.hymate.data.small import random_stays, windows
 
 ALL = VocabularyConfig(min_count=1)
 
@@ -102,7 +108,8 @@ def test_a_unit_conflict_names_code_units_and_sites() -> None:
     with pytest.raises(InputFault) as fault:
         build_vocabulary(sites, ALL)
     assert str(fault.value) == (
-        "code 'glucose': is measured in 'mg/dL' at a, c and 'mmol/L' at b; convert to one unit at the sites"
+        "code 'glucose': is measured in 'mg/dL' at a, c and 'mmol/L' at b; convert to one unit at the "
+        "sites, or say how under vocabulary.units.glucose in the study file"
     )
 
 
@@ -114,10 +121,16 @@ def test_the_hash_does_not_depend_on_the_order_of_sites() -> None:
 
 def test_the_hash_is_the_same_on_every_platform() -> None:
     # Written out: a change of this text refuses every store that sites have prepared.
+    scale = '"centre":null,"code":"{}","high":null,"knots":[],"low":null,'
     canonical = (
-        '{"codes":[{"code":"HR","mean":80.1,"numeric":true,"std":12.5,"unit":"bpm"},'
-        '{"code":"\\u00e9","mean":0.0,"numeric":false,"std":1.0,"unit":""}],'
-        '"static":[{"code":"Age","mean":61.0,"numeric":true,"std":0.30000000000000004,"unit":"years"}]}'
+        '{"clip_z":null,"codes":[{'
+        + scale.replace("{}", "HR")
+        + '"mean":80.1,"numeric":true,"spread":null,"std":12.5,"unit":"bpm"},{'
+        + scale.replace("{}", "\\u00e9")
+        + '"mean":0.0,"numeric":false,"spread":null,"std":1.0,"unit":""}],'
+        '"mapping":[],"outside":"clip","scaling":"standard","schema":2,"static":[{'
+        + scale.replace("{}", "Age")
+        + '"mean":61.0,"numeric":true,"spread":null,"std":0.30000000000000004,"unit":"years"}],"units":{}}'
     )
     assert FIXED.hash == hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -130,6 +143,11 @@ def test_the_hash_is_the_same_on_every_platform() -> None:
         {"mean": 80.10000000000001},
         {"std": 12.500000000000002},
         {"numeric": False},
+        {"low": 1.0},
+        {"high": 1.0},
+        {"centre": 80.0},
+        {"spread": 10.0},
+        {"knots": (1.0, 2.0)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -147,8 +165,62 @@ def test_the_hash_sees_the_order_but_not_the_report() -> None:
     assert dataclasses.replace(FIXED, dropped=(DroppedCode("x", "rare"),)).hash == FIXED.hash
 
 
+RULES = {"Glucose": UnitRule.model_validate({"unit": "mg/dL", "from": {"mmol/L": {"factor": 18.0}}})}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scaling": "robust"},
+        {"outside": "drop"},
+        {"clip_z": 10.0},
+        {"mapping": (MappedCode(local="puls", shared="HR"),)},
+        {"mapping": (MappedCode(local="puls", shared="HR", site="south"),)},
+        {"units": RULES},
+        {"units": {"Glucose": UnitRule(unit="mg/dL")}},
+    ],
+    ids=str,
+)
+def test_the_hash_changes_with_every_setting_that_changes_encoding(change: dict[str, Any]) -> None:
+    assert dataclasses.replace(FIXED, **change).hash != FIXED.hash
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"scaling": "robust"},
+        {"scaling": "quantile"},
+        {"clip_z": 5.0},
+        {"plausible": {"outside": "drop"}},
+        {"plausible": {"outside": "keep"}},
+        {"plausible": {"low": 0.01}},
+        {"plausible": {"high": 0.99}},
+        {"plausible": {"margin": 0.25}},
+        {"plausible": {"codes": {"code 0": {"low": -1.0}}}},
+        {"mapping": [{"local": "code 0", "shared": "code zero"}]},
+        {"units": {"code 0": {"unit": "mg/dL", "from": {"g/L": {"factor": 100.0}}}}},
+        {"units": {"code 0": {"unit": "mg/dL", "from": {"g/L": {"factor": 10.0}}}}},
+    ],
+    ids=str,
+)
+def test_every_setting_of_a_study_reaches_the_hash(setting: dict[str, Any]) -> None:
+    sites = {"a": code_statistics(windows(random_stays(np.random.default_rng(0), [40] * 30, 3)), {})}
+    plain = build_vocabulary(sites, VocabularyConfig())
+    assert build_vocabulary(sites, VocabularyConfig.model_validate(setting)).hash != plain.hash
+    assert build_vocabulary(sites, VocabularyConfig(min_count=11)).hash == plain.hash
+
+
 def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
-    reported = dataclasses.replace(FIXED, dropped=(DroppedCode("x", "rare"),))
+    reported = dataclasses.replace(
+        FIXED,
+        codes=(dataclasses.replace(FIXED.codes[0], low=-1.5, high=1e300, centre=80.0, knots=(0.1, 0.2)),),
+        dropped=(DroppedCode("x", "rare"),),
+        mapping=(MappedCode(local="a", shared="HR", site="north", factor=2.0, unit="bpm"),),
+        units=RULES,
+        scaling="quantile",
+        outside="drop",
+        clip_z=7.5,
+    )
     path = tmp_path / "run" / "vocabulary.json"
     reported.save(path)
     assert Vocabulary.load(path) == reported
@@ -169,7 +241,26 @@ def test_a_vocabulary_that_cannot_be_trusted_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**content, "schema": 99}))
     with pytest.raises(InputFault, match="schema version 99"):
         Vocabulary.load(path)
-    for broken in ("{", "[]", '{"schema": 1}', '{"schema": 1, "codes": [{}]}'):
+    path.write_text('{"schema": 1, "codes": []}')
+    with pytest.raises(InputFault, match="schema version 1, this program reads 2"):
+        Vocabulary.load(path)
+    for broken in ("{", "[]", '{"schema": 2}', '{"schema": 2, "codes": [{}]}'):
         path.write_text(broken)
         with pytest.raises(InputFault, match="is not a vocabulary"):
             Vocabulary.load(path)
+
+
+def test_the_code_table_is_one_that_meds_accepts(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "codes.parquet"
+    write_codes_table(path, FIXED)
+    table = pq.read_table(path)
+    CodeMetadataSchema.validate(table)
+    rows = [
+        {key: row[key] for key in ("code", "unit", "code/vocab_index", "values/mean", "values/std")}
+        for row in table.to_pylist()
+    ]
+    assert rows == [
+        {"code": "HR", "unit": "bpm", "code/vocab_index": 1, "values/mean": 80.1, "values/std": 12.5},
+        {"code": "é", "unit": None, "code/vocab_index": 2, "values/mean": None, "values/std": None},
+    ]
+    assert [file.name for file in path.parent.iterdir()] == ["codes.parquet"]

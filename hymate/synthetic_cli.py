@@ -72,6 +72,7 @@ def synthetic(
     | base=alike | takes away the mild differences that hospitals have by default |
     | sizes.distribution | lognormal, zipf or list (with sizes.each) instead of equal |
     | tasks | also long_stay, readmission_30d, phenotype_..., deterioration: a list as [a, b] |
+    | signals.TASK, long_stay_days | another signal for one task; what is a long stay |
     | covariate_shift, label_shift, concept_shift | other patients, base rates, coefficients; 1 is strong |
     | coverage_gaps | chance that a hospital never measures a code |
     | unit_errors.share, .declared | codes reported in another unit, said or not said |

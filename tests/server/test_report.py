@@ -13,6 +13,7 @@ from hymate.protocol import Cells, ScoreReport
 from server.pooled import pooled_figures
 from server.report.charts import dot_plot, line_chart
 from server.report.page import render_page
+from server.report.vocabulary import shown_coverage
 
 
 def report(**changes: Any) -> dict[str, Any]:
@@ -48,6 +49,44 @@ def report(**changes: Any) -> dict[str, Any]:
             "codes": 3,
             "static": ["AGE"],
             "dropped": [{"code": "X", "reason": "rare"}],
+            "scaling": "standard",
+            "outside": "clip",
+            "clip_z": 10.0,
+            "features": [
+                {
+                    "code": "<i>HR",
+                    "static": False,
+                    "unit": "bpm",
+                    "count": 9,
+                    "subjects": 5,
+                    "mean": 80.0,
+                    "std": 12.345678,
+                    "low": None,
+                    "high": 250.0,
+                }
+            ],
+            "coverage": {
+                "dynamic": {"<i>HR": {"north": 1.0, "south": 0.98}, "pH": {"north": 0.251, "south": None}},
+                "static": {"AGE": {"north": 1.0, "south": 1.0}},
+            },
+            "units": {"pH": {"unit": "pH", "converted": {"south": "nmol/L"}, "undeclared": ["north"]}},
+            "unusual": [{"code": "pH", "site": "south", "median": 7.4, "others": 40.0}],
+            "encoding": {
+                "north": {
+                    "triplets": 900,
+                    "unknown_codes": 2,
+                    "unknown_triplets": 100,
+                    "unknown_share": 0.1,
+                    "outside": {"<i>HR": 7, "pH": 4},
+                },
+                "south": {
+                    "triplets": 500,
+                    "unknown_codes": None,
+                    "unknown_triplets": None,
+                    "unknown_share": None,
+                    "outside": {},
+                },
+            },
         },
         "participation": {
             "sites": {"north": {"replied": 5}, "south": {"replied": 4, "failed": 1}},
@@ -102,6 +141,45 @@ def test_text_from_outside_is_escaped() -> None:
     assert "<b>study" not in page
     assert "disk &lt;full&gt;" in page
     assert "<script>" not in page
+    assert "<i>" not in page
+
+
+def test_the_page_tells_who_has_what_and_what_was_done_to_values() -> None:
+    page = " ".join(re.sub(r"<[^>]*>", " ", render_page(report(), METRICS, "")).split())
+    for words in (
+        "pH 25 % -",  # the code that differs most comes first
+        "&lt;i&gt;HR 100 % 98 %",
+        "for the 2 of 3 codes that differ most",  # AGE is the same everywhere
+        "pH in pH; converted from nmol/L (south); no unit declared at north",
+        "its median is 7.4, the others' 40",
+        "values out of range, clipped",
+        "north 900 10.00 % (2 codes) 11",
+        "south 500 too few 0",
+        "&lt;i&gt;HR bpm 9 80 12.35 - 250",
+    ):
+        assert words in page, words
+    assert page.index("pH 25 %") < page.index("HR 100 %")
+
+
+def test_of_many_hospitals_those_that_lack_most_are_shown() -> None:
+    names = [f"site {number:03}" for number in range(40)]
+    section = {
+        "coverage": {
+            "static": {},
+            "dynamic": {
+                f"code {code}": {
+                    name: 1.0 - 0.01 * place * (code + 1) / 40 for place, name in enumerate(names)
+                }
+                for code in range(40)
+            },
+        }
+    }
+    shown = shown_coverage(section)
+    assert shown["sites"] == names[-12:]
+    assert [code for code, _ in shown["rows"]] == [f"code {code}" for code in range(39, 27, -1)]
+    assert shown["rows"][0][1][-1] == pytest.approx(1.0 - 0.39)
+    assert (shown["all_sites"], shown["all_codes"]) == (40, 40)
+    assert shown_coverage({"coverage": {"static": {}, "dynamic": {}}})["rows"] == []
 
 
 def test_a_report_without_local_models_has_no_empty_columns() -> None:

@@ -11,6 +11,7 @@ from hymate.check_cli import check
 from hymate.label_cli import label
 from hymate.site_table import print_sites
 from hymate.synthetic_cli import synthetic
+from hymate.triplets_cli import triplets
 
 # Polars takes a while to import: only a command that runs pays for it, not `--help`.
 
@@ -21,6 +22,7 @@ data = typer.Typer(
 )
 data.command()(check)
 data.command()(label)
+data.command()(triplets)
 data.command()(synthetic)
 
 Out = Annotated[

@@ -73,10 +73,16 @@ class TaskFile:
 
     def name(self, given: str | None) -> str:
         """`given`, the header's name or the file's; InputFault when it cannot name a folder."""
-        name = given if given is not None else self.header.name or self.path.stem
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise InputFault("--name", f"{name!r} cannot name a label set", "use letters, digits and _")
-        return name
+        return require_label_name(
+            given if given is not None else self.header.name or self.path.stem, "--name"
+        )
+
+
+def require_label_name(name: str, option: str) -> str:
+    """`name` itself; InputFault when no folder below `labels/` can be called that."""
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise InputFault(option, f"{name!r} cannot name a label set", "use letters, digits and _")
+    return name
 
 
 @dataclass

@@ -40,6 +40,7 @@ CONFIG = "train.yaml"
 METRICS = "metrics.jsonl"
 REPORT = "report.json"
 TENSORBOARD = "tensorboard"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,17 @@ def begin(
 
 @contextlib.contextmanager
 def alone_in(run: RunFolder) -> Iterator[None]:
-    """Nobody else trains here within; `InputFault` where somebody does."""
-    with (run.path / ".lock").open("w") as file:
+    """Nobody else trains here within; `InputFault` where somebody does. What a kill left is removed."""
+    with (run.path / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the file, also by a kill
         except BlockingIOError:
             raise InputFault(
                 run.path, "another process is training here", "wait for it, or give another --out"
             ) from None
+        for leftover in run.path.rglob(".*"):  # files that were being written (hymate.durable)
+            if leftover.is_file() and leftover.name != LOCK:
+                leftover.unlink()
         yield
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # a machine with torch alone has no pydantic, and the model n
     from hymate.model.config import InterpNetConfig
 
 KAPPA = 10.0
+CACHED = 2**17  # numbers of a table that a core keeps near
 
 
 class Smoothed(NamedTuple):
@@ -58,43 +59,66 @@ class Smoothing(nn.Module):
 
     def forward(self, batch: TripletBatch) -> Smoothed:
         """The batch's observations, smoothed."""
-        stays = batch.mask.shape[0]
         padding = ~batch.mask
+        stays, length = padding.shape
         code = batch.code.masked_fill(padding, 0)
         time = batch.time.masked_fill(padding, 0.0)
-        value = batch.value.masked_fill(padding, 0.0).flatten()[:, None]
+        value = batch.value.masked_fill(padding, 0.0)
+        # On CPU a few stays at a time: what is as large as observations x points then stays in the cache.
+        few = CACHED // (length * self.points + 1) + 1 if code.device.type == "cpu" else max(stays, 1)
+        parts = zip(*(torch.split(field, few) for field in (code, time, value)), strict=True)
+        smoothed = zip(*(self._smooth(*part) for part in parts), strict=True)
+        return Smoothed(*(torch.cat(part) for part in smoothed))
+
+    def _smooth(self, code: Tensor, time: Tensor, value: Tensor) -> Smoothed:
+        """code, time, value (B, L), code 0 where padding is."""
+        stays = code.shape[0]
         reference = torch.linspace(0.0, self.lookback_hours, self.points, device=time.device)
         squared = (time.flatten()[:, None] - reference).square()  # (B L, R)
+        nearest = self._nearest(code, time, reference)  # (B (V + 1), R)
+        observed = nearest.isfinite()
 
         # Rows of one stay and code belong to one cell; padding to cells of column 0, cut off below.
         cell = (torch.arange(stays, device=code.device)[:, None] * (self.codes + 1) + code).flatten()
-        shape = (stays * (self.codes + 1), self.points)
-        nearest = squared.new_full(shape, torch.inf).scatter_reduce(
-            0, cell[:, None].expand_as(squared), squared, "amin"
-        )
         alpha = F.pad(F.softplus(self.kernel), (1, 0))  # (V + 1,)
         # Weights relative to that of the nearest observation: their sum is never zero.
         relative = (nearest[cell] - squared) * alpha[code].flatten()[:, None]
 
         def sums(weight: Tensor) -> tuple[Tensor, Tensor]:
-            zero = weight.new_zeros(shape)
-            return zero.index_add(0, cell, weight), zero.index_add(0, cell, weight * value)
+            zero = weight.new_zeros(nearest.shape)
+            return zero.index_add(0, cell, weight), zero.index_add(0, cell, weight * value.flatten()[:, None])
 
         total, weighted = sums(torch.exp(relative))
         sharp_total, sharp_weighted = sums(torch.exp(KAPPA * relative))
-        observed = nearest.isfinite()
-        nearest = torch.where(observed, nearest, 0.0)
         log_total = torch.where(observed, torch.where(observed, total, 1.0).log(), -torch.inf)
-        log_intensity = log_total - alpha.repeat(stays)[:, None] * nearest
+        log_intensity = log_total - alpha.repeat(stays)[:, None] * torch.where(observed, nearest, 0.0)
 
         def arranged(x: Tensor) -> Tensor:
             return x.view(stays, self.codes + 1, self.points)[:, 1:].transpose(1, 2)
 
         return Smoothed(
-            arranged(weighted / total.clamp(min=1.0)),  # the nearest alone counts 1
-            arranged(sharp_weighted / sharp_total.clamp(min=1.0)),
+            arranged(weighted / total.clamp(min=0.5)),  # the nearest alone counts 1
+            arranged(sharp_weighted / sharp_total.clamp(min=0.5)),
             arranged(log_intensity),
         )
+
+    def _nearest(self, code: Tensor, time: Tensor, reference: Tensor) -> Tensor:
+        """Squared hours from every reference time to a code's nearest observation: (B (V + 1), R).
+
+        Infinite where the stay has no observation of the code.
+        """
+        stays = code.shape[0]
+        # One ascending line a stay, code after code, each as long as can be told apart.
+        far = 4.0 * self.lookback_hours
+        line = (code * far + time.double()).sort(dim=1).values
+        line = F.pad(line, (1, 1), value=torch.inf)  # neighbours of the first and the last
+        line[:, 0] = -torch.inf
+        asked = torch.arange(self.codes + 1, device=code.device)[:, None] * far + reference.double()
+        asked = asked.flatten().expand(stays, -1).contiguous()
+        after = torch.searchsorted(line, asked).clamp(min=1)
+        gap = torch.minimum(asked - line.gather(1, after - 1), line.gather(1, after) - asked)
+        gap = torch.where(gap < 2.0 * self.lookback_hours, gap, torch.inf)  # beyond: another code's
+        return gap.square().to(time.dtype).view(stays * (self.codes + 1), self.points)
 
 
 class Mixing(nn.Module):

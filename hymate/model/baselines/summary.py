@@ -78,7 +78,7 @@ def summary_features(store: TripletStore, rows: Ints) -> Floats:
         features[measured, 1:] = _of_cells(
             store.time[at].astype(np.float64), store.value[at].astype(np.float64), count[measured]
         )
-    return np.concatenate([features.reshape(len(rows), -1), store.static[rows]], axis=1)
+    return np.concatenate([features.reshape(len(rows), codes * len(FEATURES)), store.static[rows]], axis=1)
 
 
 def _of_cells(time: Floats, value: Floats, count: Ints) -> Floats:

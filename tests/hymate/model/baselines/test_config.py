@@ -1,0 +1,40 @@
+"""Which model a configuration means, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from hymate.config import ModelConfig
+from hymate.model.config import AnyModelConfig, GRUDConfig, MambaConfig, SAnDConfig
+from tests.hymate.model.baselines.small import SMALL
+
+ANY: TypeAdapter[AnyModelConfig] = TypeAdapter(AnyModelConfig)
+
+
+def test_without_a_name_it_is_hymate() -> None:
+    assert ANY.validate_python({"d_model": 32}) == ModelConfig(d_model=32)
+    assert ANY.validate_python({"name": "hymate"}) == ModelConfig()
+    assert ANY.validate_python(MambaConfig()) == MambaConfig()
+
+
+@pytest.mark.parametrize("name", sorted(SMALL))
+def test_a_name_chooses_and_everything_written_out_is_read_again(name: str) -> None:
+    config = ANY.validate_python({"name": name})
+    assert type(config) is type(SMALL[name])
+    assert ANY.validate_python(ANY.dump_python(config)) == config
+
+
+def test_a_size_that_the_model_does_not_have_is_refused() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        ANY.validate_python({"name": "gru", "heads": 2})
+    with pytest.raises(ValidationError, match="does not match any of the expected tags"):
+        ANY.validate_python({"name": "lstm"})
+
+
+def test_heads_divide_the_width() -> None:
+    for name in ("sand", "strats", "transformer"):
+        with pytest.raises(ValidationError, match="does not divide"):
+            ANY.validate_python({"name": name, "d_model": 30, "heads": 4})
+    assert SAnDConfig(d_model=30, heads=5).heads == 5
+    assert GRUDConfig(bin_hours=2).bin_hours == 2.0

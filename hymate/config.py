@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from hymate.errors import InputFault
 
@@ -138,7 +139,10 @@ class VocabularyConfig(Frozen):
     """Occurrences over all sites' training windows below which a code is dropped."""
     min_sites: Count = 1
     """Sites that must have seen a code, or it is dropped."""
-    mapping: Path | tuple[MappedCode, ...] = ()
+    mapping: Annotated[
+        Annotated[Path, Tag("file")] | Annotated[tuple[MappedCode, ...], Tag("lines")],
+        Discriminator(lambda given: "file" if isinstance(given, str | Path) else "lines"),
+    ] = ()
     """File (CSV or YAML) of local codes and what they are called in the study; relative paths start at
     the study file. In a study as run, its lines stand here."""
     units: dict[str, UnitRule] = Field(default_factory=dict)
@@ -248,7 +252,7 @@ def _explain(kind: type[BaseModel], fault: Any, key: str) -> tuple[str, str]:
     """What is wrong and what to do, for one pydantic error."""
     if fault["type"] == "extra_forbidden":
         parent = _model_at(kind, fault["loc"][:-1])
-        known = sorted(parent.model_fields) if parent else []
+        known = sorted(_keys(parent)) if parent else []
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         remedy = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
         return f"key '{key}' does not exist", remedy
@@ -267,10 +271,16 @@ def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[Ba
     for part in location:
         if current is None:
             return None
-        if isinstance(part, int) or part not in current.model_fields:
+        keys = _keys(current)
+        if isinstance(part, int) or part not in keys:
             continue  # an index of a list or a key of a mapping: its type was resolved one step before
-        current = _nested_model(current.model_fields[part].annotation)
+        current = _nested_model(keys[part].annotation)
     return current
+
+
+def _keys(kind: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The model's fields by the name a file gives them."""
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
 
 
 def _nested_model(annotation: Any) -> type[BaseModel] | None:

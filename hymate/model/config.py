@@ -131,6 +131,11 @@ AnyModelConfig: TypeAlias = Annotated[
     | Annotated[STraTSConfig, Tag("strats")]
     | Annotated[MambaConfig, Tag("mamba")]
     | Annotated[TransformerConfig, Tag("transformer")],
-    Discriminator(_name),
+    Discriminator(
+        _name,
+        custom_error_type="unknown_model",
+        custom_error_message="no model of this name; there are hymate, gru, gru_d, tcn, sand, interp_net, "
+        "strats, mamba and transformer",
+    ),
 ]
 """A field of this type reads `{name: gru, ...}`; without `name` it reads HyMaTE's `ModelConfig`."""

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hymate.config import ModelConfig
 from hymate.model.config import AnyModelConfig, GRUDConfig, MambaConfig, SAnDConfig
+from hymate.model.registry import MODELS
 from tests.hymate.model.baselines.small import SMALL
 
 ANY: TypeAdapter[AnyModelConfig] = TypeAdapter(AnyModelConfig)
@@ -28,8 +29,15 @@ def test_a_name_chooses_and_everything_written_out_is_read_again(name: str) -> N
 def test_a_size_that_the_model_does_not_have_is_refused() -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         ANY.validate_python({"name": "gru", "heads": 2})
-    with pytest.raises(ValidationError, match="does not match any of the expected tags"):
+    with pytest.raises(ValidationError, match="no model of this name"):
         ANY.validate_python({"name": "lstm"})
+
+
+def test_the_fault_names_every_model() -> None:
+    with pytest.raises(ValidationError) as refused:
+        ANY.validate_python({"name": "lstm"})
+    named = refused.value.errors()[0]["msg"].replace(",", " ").split()
+    assert set(MODELS) <= set(named)
 
 
 def test_heads_divide_the_width() -> None:

@@ -60,7 +60,7 @@ RATES = {
 }
 ALWAYS_MEASURED = "HR"
 MARKER = Measurement(
-    "Marker", "ng/mL", "Only its order in time tells", "marker", 40, 10, (0.0, 0.0, 0.0, 0.0), -1e6, 1e6, 2
+    "Marker", "ng/mL", "Only its order in time tells", "marker", 100, 10, (0.0, 0.0, 0.0, 0.0), -1e6, 1e6, 2
 )
 """Comes with the task `deterioration`; `recording` says what it shows."""
 MARKER_RATE = 0.25

@@ -4,7 +4,7 @@ A reading of code c in hour t is mean_c + spread_c (loadings_c . x(t) + device_c
 rounded and clipped. Rounds of a stream come at `rate exp(0.35 severity(t))` an hour: sicker patients
 are measured more often.
 
-The marker (task `deterioration`) reads 40 + 10 (middle + slope (t / 48 h - 1/2) + white), slope ~ N(0, 1)
+The marker (task `deterioration`) reads 100 + 10 (middle + slope (t / 48 h - 1/2) + white), slope ~ N(0, 1)
 independent of middle, at times that are as likely as their mirror images. Turning a record back to
 front therefore turns slope's sign and nothing else: whatever ignores the order of the readings has an
 AUROC of exactly 0.5 on a label that listens to slope.

@@ -105,6 +105,13 @@ def test_covariate_shift_moves_patients_and_leaves_the_law() -> None:
     assert np.ptp(rates[1]) > 3 * np.ptp(rates[0])
 
 
+def test_covariate_shift_leaves_the_law_of_varied_hospitals_too() -> None:
+    """There the intercept is fitted to each hospital's own patients: to those it has without the shift."""
+    plain, shifted = (hospitals(base="varied", covariate_shift=s) for s in (0.0, 1.0))
+    assert [h.facts["intercept"] for h in shifted] == [h.facts["intercept"] for h in plain]
+    assert [h.facts["case_mix"] for h in shifted] != [h.facts["case_mix"] for h in plain]
+
+
 def test_label_shift_moves_base_rates_by_the_strength() -> None:
     plain, shifted = (hospitals(hospitals=30, stays=100, label_shift=s) for s in (0.0, 1.5))
     moved = [b.facts["intercept"] - a.facts["intercept"] for a, b in zip(plain, shifted, strict=True)]

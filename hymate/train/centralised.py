@@ -75,10 +75,10 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
     Killed at any point and called again, it ends with the same weights, bit for bit, given the same
     machine and number of threads.
     """
+    config = run.config()
     with alone_in(run):
         if run.finished:
             return run.report()
-        config = run.config()
         data = run.data()
         vocabulary, store = run.vocabulary(), run.open_store(config)
         _note_threads(data, watcher)

@@ -28,7 +28,7 @@ class SiteConfig(Frozen):
     data: Path
     """MEDS data set: `data/`, `metadata/`, `labels/`. Only read."""
     cache: Path = Path("cache")
-    """Triplet stores made from the data; safe to delete."""
+    """Windows and triplet stores made from the data; rows of patients, safe to delete."""
     state: Path = Path("state")
     """What the site must remember between rounds; not safe to delete while a study runs."""
     policy: Policy = Policy()

@@ -13,9 +13,12 @@ import pytest
 from pydantic import ValidationError
 
 from hymate.config import TaskConfig
+from hymate.data.batching import collate
 from hymate.data.meds import MedsDataset, write_dataset
+from hymate.data.store import prepare_store
 from hymate.data.tasks import cut_windows
 from hymate.errors import InputFault
+from tests.hymate.data.small import vocabulary
 
 Event = tuple[int, datetime | None, str, float | None]
 MIDNIGHT = datetime(2020, 2, 28)  # 48 hours later is 1 March: a leap day lies in the window
@@ -280,6 +283,12 @@ def test_a_stay_of_a_hundred_thousand_observations(tmp_path: Path) -> None:
     assert whole.stays["observations"].to_list() == [count]
     assert whole.triplets["value"].to_list() == list(range(count))
     assert whole.triplets["hours"].to_list() == (minutes / 60).astype(np.float32).tolist()
+    codes = vocabulary(*(f"code {i}" for i in range(50)))
+    store = prepare_store(tmp_path / "store", whole, codes, TaskConfig(name="death", max_observations=count))
+    batch = collate(store, np.array([0]))
+    assert batch.time.shape == (1, count)
+    assert batch.time[0].tolist() == whole.triplets["hours"].to_list()
+    assert (batch.code[0] - 1).tolist() == [i % 50 for i in range(count)]
     latest = cut_windows(site, TaskConfig(name="death"))
     assert latest.triplets["value"].to_list() == list(range(count - 880, count))
     earliest = cut_windows(site, TaskConfig(name="death", keep="earliest"))

@@ -20,8 +20,8 @@ from hymate.data.checks.findings import SHOWN, Example
 from hymate.data.meds_files import EVENT_SCHEMA, REWRITE, first_line
 from hymate.errors import InputFault
 
-PIECE_ROWS = 1 << 20
-"""Rows read at once; a piece and what is computed on it takes about 200 MiB."""
+PIECE_ROWS = 1 << 19
+"""Rows read at once; with what is computed on them about 300 MiB."""
 
 
 @dataclass(frozen=True)

@@ -171,8 +171,7 @@ def _check_variety(labels: TaskLabels, splits: pl.DataFrame, findings: Findings)
             findings.add(
                 rules.ONE_CLASS,
                 labels.folder,
-                count=len(label),
-                examples=[Example(value=f"all {only}")],
+                examples=[Example(value=f"all {len(label):,} are {only}")],
                 task=labels.task,
                 split=split,
             )

@@ -48,7 +48,7 @@ def _finding_json(found: Finding) -> dict[str, Any]:
 
 
 def print_page(report: CheckReport, console: Console, note: str) -> None:
-    """The summary first, then what was found: the end of the output is what a person sees."""
+    """The summary first, then warnings, then errors: the end of the output is what a person sees."""
     summary = report.summary
     _line(console, note, "bold")
     console.print()
@@ -75,7 +75,7 @@ def print_page(report: CheckReport, console: Console, note: str) -> None:
                 if note == INSIDE
                 else f"and {hidden:,} more codes, those of fewer than 10 subjects among them",
             )
-    for severity, findings in ((Severity.ERROR, report.errors), (Severity.WARNING, report.warnings)):
+    for severity, findings in ((Severity.WARNING, report.warnings), (Severity.ERROR, report.errors)):
         _print_findings(findings, severity, console)
     console.print()
     _line(console, _verdict(report), "bold")
@@ -104,18 +104,13 @@ def _print_findings(findings: tuple[Finding, ...], severity: Severity, console: 
 
 
 def _times(found: Finding) -> str:
-    return f": {_count(found.count)} times" if found.count != 1 else ""
+    return f": {found.count:,} times" if isinstance(found.count, int) and found.count != 1 else ""
 
 
 def _example(example: Example) -> str:
-    parts = []
-    if example.row is not None:
-        parts.append(f"row {example.row:,} (row group {example.row_group})")
-    if example.subject is not None:
-        parts.append(f"subject {example.subject}")
-    if example.value is not None:
-        parts.append(example.value)
-    return ": ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
+    place = [] if example.row is None else [f"row {example.row:,} (row group {example.row_group})"]
+    place += [] if example.subject is None else [f"subject {example.subject}"]
+    return ": ".join([*([", ".join(place)] if place else []), *([example.value] if example.value else [])])
 
 
 def _verdict(report: CheckReport) -> str:

@@ -1,8 +1,8 @@
 """All checks over one data set, in one pass over its events.
 
-Memory: one piece of a file (`event_files.PIECE_ROWS` rows, about 200 MiB with what is computed on it),
-about 60 bytes per subject, 40 bytes per label row, and 16 bytes per distinct (code, value); never the
-events themselves.
+Memory: one piece of a file (`event_files.PIECE_ROWS` rows, about 300 MiB with what is computed on it),
+about 60 bytes per subject, 40 bytes per label row, and some 100 bytes per distinct (code, value rounded
+to three digits); never the events themselves.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ Share = float | str | None
 
 @dataclass(frozen=True)
 class ValueRange:
-    """Quantiles (nearest rank, to 4 significant digits) and extremes.
+    """Quantiles (nearest rank, to 3 significant digits) and extremes.
 
     None where a shared report hides them: they would be one person's value.
     """
@@ -142,6 +142,8 @@ def summarise_codes(
     summaries = []
     for row in rows.iter_rows(named=True):
         quantiles = ("p1", "median", "p99", "min", "max")
+        # A subject that is scattered over files is counted more than once.
+        having = min(row["subjects"], subjects)
         values = ValueRange(*(row[name] for name in quantiles)) if row["numbers"] else None
         summaries.append(
             CodeSummary(
@@ -149,9 +151,8 @@ def summarise_codes(
                 unit=known.get(row["code"]),
                 events=row["events"],
                 numbers=row["numbers"],
-                subjects=row["subjects"],
-                # Where a subject is scattered over a file it is counted more than once.
-                missing_subjects=max(0.0, 1 - row["subjects"] / subjects),
+                subjects=having,
+                missing_subjects=1 - having / subjects,
                 missing_stays=max(0.0, 1 - row["stays"] / stays) if stays else None,
                 values=values,
             )

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import polars as pl
 
-DIGITS = 4
+DIGITS = 3
 """Values are counted rounded to this many significant digits: quantiles are exact to these digits."""
 
-_MERGE_ROWS = 4_000_000
+_MERGE_ROWS = 1_000_000
 """Rows of unmerged counts that are kept before they are merged."""
 
 

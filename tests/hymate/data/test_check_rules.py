@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -42,6 +44,19 @@ def root(tmp_path: Path) -> Path:
     return write_good(tmp_path / "good")
 
 
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], CheckReport]:
+    """The report on a good data set in which one rule was broken."""
+
+    @functools.cache
+    def report(rule: str) -> CheckReport:
+        root = write_good(tmp_path_factory.mktemp("broken") / "good")
+        BREAKS[rule](root)
+        return check(root)
+
+    return report
+
+
 def check(root: Path, **options: object) -> CheckReport:
     return check_dataset(root, now=NOW, **options)  # type: ignore[arg-type]
 
@@ -64,16 +79,15 @@ def test_a_good_data_set_breaks_no_rule(root: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", list(RULES))
-def test_the_rule_is_reported_and_nothing_else(root: Path, rule: str) -> None:
-    BREAKS[rule](root)
-    report = check(root)
+def test_the_rule_is_reported_and_nothing_else(broken: Callable[[str], CheckReport], rule: str) -> None:
+    report = broken(rule)
     assert rule in names(report)
     assert names(report) - {rule} == COMPANIONS.get(rule, set())
     graver = report.errors if RULES[rule].severity is Severity.ERROR else report.warnings
     assert rule in {found.rule.name for found in graver}
     for found in report.findings:
         assert not re.search(r"\{\w+\}", found.what + found.rule.remedy)
-        assert str(root) not in found.file
+        assert not Path(found.file).is_absolute()
 
 
 @pytest.mark.parametrize(
@@ -115,14 +129,15 @@ def test_the_rule_is_reported_and_nothing_else(root: Path, rule: str) -> None:
         ("label-repeated", DEATHS, Example(2, 0, A, "predicted at 2020-03-01 12:00:00")),
         ("label-without-data", DEATHS, Example(2, 0, 1, "predicted at 2020-03-01 12:00:00")),
         ("prediction-before-record", DEATHS, Example(0, 0, A, "predicted at 2020-02-29 11:00:00")),
-        ("one-class", "labels/death", Example(value="all true")),
+        ("one-class", "labels/death", Example(value="all 2 are true")),
         ("clock-shifted", "data", Example(value="100 % of the events")),
         ("metadata-fields", "metadata/dataset.json", Example(value="3 is not of type 'string'")),
     ],
 )
-def test_file_row_group_and_value_are_named(root: Path, rule: str, file: str, example: Example) -> None:
-    BREAKS[rule](root)
-    found = next(found for found in check(root).findings if found.rule.name == rule and found.file == file)
+def test_file_row_group_and_value_are_named(
+    broken: Callable[[str], CheckReport], rule: str, file: str, example: Example
+) -> None:
+    found = next(found for found in broken(rule).findings if found.rule.name == rule and found.file == file)
     assert found.examples[0] == example
 
 
@@ -141,9 +156,8 @@ def test_file_row_group_and_value_are_named(root: Path, rule: str, file: str, ex
         ("prediction-after-record", "more than 30 days after"),
     ],
 )
-def test_what_is_said(root: Path, rule: str, what: str) -> None:
-    BREAKS[rule](root)
-    assert what in only(check(root), rule).what
+def test_what_is_said(broken: Callable[[str], CheckReport], rule: str, what: str) -> None:
+    assert what in only(broken(rule), rule).what
 
 
 def test_three_occurrences_are_shown_and_all_are_counted(root: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -22,8 +22,8 @@ from hymate.config import (
     parse,
 )
 from hymate.data.cohort.config import SyntheticConfig
-from hymate.data.mapping import load_mapping
-from hymate.errors import InputFault
+from hymate.data.mapping import with_mapping_lines
+from hymate.overrides import apply_overrides
 from hymate.protocol import StrategyConfig
 from strategies.registry import make_algorithm
 
@@ -111,8 +111,7 @@ class StudyConfig(Frozen):
 def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
     """Read and check a study file; `overrides` are 'key.sub=value' as given on a command line."""
     content = load_yaml(path)
-    for override in overrides:
-        _apply(content, override)
+    apply_overrides(content, overrides)
     study = _with_mapping(_with_whole_paths(parse(StudyConfig, content, path), path), path)
     make_algorithm(
         study.strategy.name, study.strategy.settings, str(path)
@@ -132,31 +131,10 @@ def _with_whole_paths(study: StudyConfig, source: Path) -> StudyConfig:
 
 def _with_mapping(study: StudyConfig, source: Path) -> StudyConfig:
     """The study with the lines of its mapping file in place of the file's name."""
-    mapping = study.vocabulary.mapping
-    if not isinstance(mapping, Path):
-        return study
-    lines = load_mapping(source.resolve().parent / mapping)
-    return study.model_copy(update={"vocabulary": study.vocabulary.model_copy(update={"mapping": lines})})
+    vocabulary = with_mapping_lines(study.vocabulary, source.resolve().parent)
+    return study.model_copy(update={"vocabulary": vocabulary})
 
 
 def dump_study(study: StudyConfig) -> str:
     """The study with every default written out, as YAML that `load_study` reads back equal."""
     return yaml.safe_dump(study.model_dump(mode="json", exclude_none=True), sort_keys=False)
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise InputFault(f"--set {override}", "is not KEY=VALUE", "for example --set finetune.rounds=3")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputFault(f"--set {override}", "the value is not YAML", "quote it") from None
-    inner = content
-    for part in parts[:-1]:
-        step = inner.setdefault(part, {})
-        if not isinstance(step, dict):
-            raise InputFault(f"--set {override}", f"'{part}' is not a section", "name a key inside a section")
-        inner = step
-    inner[parts[-1]] = value

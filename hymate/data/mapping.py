@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import yaml
 
-from hymate.config import MappedCode, parse
+from hymate.config import MappedCode, VocabularyConfig, parse
 from hymate.data.units import conversion
 from hymate.errors import InputFault
 
@@ -90,6 +90,13 @@ def translated(windows: Windows, units: Mapping[str, str], vocabulary: Vocabular
     if triplets is windows.triplets and static is windows.static:
         return windows
     return replace(windows, triplets=triplets, static=static)
+
+
+def with_mapping_lines(config: VocabularyConfig, folder: Path) -> VocabularyConfig:
+    """`config` with the lines of its mapping file, found from `folder`, in place of the file's name."""
+    if not isinstance(config.mapping, Path):
+        return config
+    return config.model_copy(update={"mapping": load_mapping(folder / config.mapping)})
 
 
 def load_mapping(path: Path) -> tuple[MappedCode, ...]:

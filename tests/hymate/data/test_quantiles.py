@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def sketch(values: list[float], people: list[int] | None = None, min_cell: int =
 def sample(seed: int, kind: str, size: int) -> tuple[Floats, Ints]:
     """Values as hospitals chart them (float32), several of each person, and whose they are."""
     rng = np.random.default_rng(seed)
-    value = {
+    make: dict[str, Callable[[], Floats]] = {
         "charted": lambda: np.round(rng.normal(80, 12, size)),
         "exact": lambda: rng.normal(80, 12, size),
         "skewed": lambda: np.exp(rng.normal(0, 2, size)),
@@ -42,7 +43,8 @@ def sample(seed: int, kind: str, size: int) -> tuple[Floats, Ints]:
         "often zero": lambda: np.where(rng.random(size) < 0.6, 0.0, rng.exponential(5, size)),
         "slips": lambda: np.where(rng.random(size) < 0.02, 735.0, rng.normal(7.35, 0.1, size)),
         "few": lambda: rng.integers(3, 16, size).astype(float),
-    }[kind]()
+    }
+    value = make[kind]()
     person = rng.integers(0, max(size // 4, 1), size)
     return value.astype(np.float32).astype(np.float64), person
 

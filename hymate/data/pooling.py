@@ -11,10 +11,11 @@ import polars as pl
 
 from hymate.config import TaskConfig, VocabularyConfig
 from hymate.data.fingerprint import fingerprint
+from hymate.data.mapping import translated
 from hymate.data.meds import MedsDataset
 from hymate.data.statistics import code_statistics
 from hymate.data.tasks import Windows, cut_windows
-from hymate.data.vocabulary import Vocabulary, build_vocabulary
+from hymate.data.vocabulary import Vocabulary, build_vocabulary, mapping_lines
 from hymate.errors import InputFault
 
 
@@ -41,7 +42,13 @@ def pool_data(folders: Sequence[Path], task: TaskConfig, config: VocabularyConfi
     """
     datasets = _named([MedsDataset.open(folder) for folder in folders])
     windows = {name: cut_windows(dataset, task) for name, dataset in datasets.items()}
-    statistics = {name: code_statistics(windows[name], datasets[name].units()) for name in datasets}
+    units = {name: dataset.units() for name, dataset in datasets.items()}
+    mapping = mapping_lines(config)
+    statistics = {
+        name: code_statistics(part, units[name], mapping=mapping, site=name) for name, part in windows.items()
+    }
+    vocabulary = build_vocabulary(statistics, config)
+    agreed = {name: translated(part, units[name], vocabulary, name) for name, part in windows.items()}
     with tempfile.TemporaryDirectory(prefix="hymate-") as memory:
         fingerprints = tuple(
             fingerprint(folder, task.name, Path(memory) / f"{folder.name}.json") for folder in folders
@@ -49,8 +56,8 @@ def pool_data(folders: Sequence[Path], task: TaskConfig, config: VocabularyConfi
     return PooledData(
         names=tuple(datasets),
         fingerprints=tuple(fingerprints),
-        windows=pool_windows(windows),
-        vocabulary=build_vocabulary(statistics, config),
+        windows=pool_windows(agreed),
+        vocabulary=vocabulary,
     )
 
 

@@ -18,6 +18,7 @@ from hymate.config import (
     load_yaml,
     parse,
 )
+from hymate.data.mapping import with_mapping_lines
 from hymate.errors import InputFault
 from hymate.model.config import AnyModelConfig
 from hymate.overrides import apply_overrides
@@ -64,7 +65,8 @@ def load_train_config(
     data: tuple[Path, ...] = (),
     pretrained: Path | None = None,
 ) -> TrainConfig:
-    """Read and check a training file; paths in it come back whole.
+    """Read and check a training file; paths in it come back whole,
+    and the lines of a mapping file in place of its name.
 
     `overrides` are 'key.sub=value' as given on a command line; `data` and `pretrained`, where given,
     stand before what the file says. Raises `InputFault` naming file and key.
@@ -81,7 +83,11 @@ def load_train_config(
     if not found:
         raise InputFault(path, "no data is named", "give --data DIR, or the key 'data'")
     return config.model_copy(
-        update={"data": found, "pretrained": None if pretrained is None else pretrained.resolve()}
+        update={
+            "data": found,
+            "pretrained": None if pretrained is None else pretrained.resolve(),
+            "vocabulary": with_mapping_lines(config.vocabulary, folder),
+        }
     )
 
 

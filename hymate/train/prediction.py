@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from hymate.data.mapping import translated
 from hymate.data.meds import MedsDataset
 from hymate.data.store import TripletStore, prepare_store
 from hymate.data.tasks import cut_windows
@@ -76,6 +77,7 @@ def predict(
     window = saved.task.model_copy(update={"name": task or saved.task.name})
     asked = _asked(dataset, window.name) if times is None else _times(times)
     windows = cut_windows(_Stays(data, asked, bool(splits)), window)
+    windows = translated(windows, dataset.units(), saved.vocabulary, dataset.name)
     with tempfile.TemporaryDirectory(prefix="hymate-predict-") as folder:
         store = prepare_store(Path(folder) / "store", windows, saved.vocabulary, window)
         rows = _rows(store, splits)

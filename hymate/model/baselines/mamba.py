@@ -52,6 +52,6 @@ class MambaOnly(Baseline):
             x = block(x)
         observations = batch.mask.sum(dim=1)
         stay = torch.arange(len(observations), device=x.device)
-        last = x[stay, (observations - 1).clamp(min=0)].masked_fill((observations == 0)[:, None], 0.0)
+        last = x[stay, (observations - 1).clamp(min=0)]  # without any: padding, which the blocks leave at 0
         normed: Tensor = self.norm(last[:, None]).squeeze(1)  # (B, 1, d): the norm's shape
         return normed

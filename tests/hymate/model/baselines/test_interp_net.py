@@ -70,6 +70,15 @@ def test_far_from_every_observation_the_nearest_value_holds() -> None:
     assert found.log_intensity.exp()[0, 1].tolist() == [0.0, 0.0]
 
 
+def test_the_nearest_observation_is_one_of_the_same_variable() -> None:
+    smoothing = Smoothing(codes=3, points=3, lookback_hours=48.0)
+    code, time = torch.tensor([[3, 1, 1, 0]]), torch.tensor([[23.0, 25.0, 40.0, 0.0]])
+    found = smoothing._nearest(code, time, torch.tensor([0.0, 24.0, 48.0])).view(4, 3)
+    assert found[1].tolist() == [625.0, 1.0, 64.0]
+    assert found[2].tolist() == [torch.inf] * 3  # never observed, though others were close
+    assert found[3].tolist() == [529.0, 1.0, 625.0]
+
+
 def test_variables_are_mixed_by_intensity_and_correlation() -> None:
     """Equation 3 with two variables of intensity 3 and 1, smooth values 2 and -1."""
     mixing = Mixing(codes=2)

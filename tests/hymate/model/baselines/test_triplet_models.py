@@ -74,6 +74,10 @@ def test_mamba_reads_the_last_real_observation() -> None:
     torch.testing.assert_close(model.summarise(batch), expected)
 
 
+def test_without_observations_mamba_has_nothing_to_read() -> None:
+    assert new("mamba").summarise(batch_of([random_stay(0, seed=0)], extra=2)).eq(0).all()
+
+
 def test_order_matters_to_mamba_and_only_time_does_to_the_transformer() -> None:
     hours, code, value, static = random_stay(12, seed=3)
     back = (hours.flip(0), code.flip(0), value.flip(0), static)  # the same triplets, last one first

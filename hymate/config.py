@@ -242,7 +242,7 @@ def parse(kind: type[Config], content: dict[str, Any], source: str | Path) -> Co
         # A misspelt key explains a missing one, not the other way round.
         faults = sorted(invalid.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         fault, others = faults[0], len(faults) - 1
-        key = ".".join(str(part) for part in fault["loc"])
+        key = ".".join(str(part) for part in _place(kind, fault["loc"])[1])
         what, remedy = _explain(kind, fault, key)
         more = f" ({others} more after this one)" if others else ""
         raise InputFault(source, what, remedy + more) from None
@@ -251,7 +251,7 @@ def parse(kind: type[Config], content: dict[str, Any], source: str | Path) -> Co
 def _explain(kind: type[BaseModel], fault: Any, key: str) -> tuple[str, str]:
     """What is wrong and what to do, for one pydantic error."""
     if fault["type"] == "extra_forbidden":
-        parent = _model_at(kind, fault["loc"][:-1])
+        parent, _ = _place(kind, fault["loc"][:-1])
         known = sorted(_keys(parent)) if parent else []
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         remedy = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
@@ -265,17 +265,34 @@ def _explain(kind: type[BaseModel], fault: Any, key: str) -> tuple[str, str]:
     return f"{where}{message}{shown}", "correct the value"
 
 
-def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel] | None:
-    """The pydantic model that a fault's location lies in, for naming its keys."""
-    current: type[BaseModel] | None = kind
+def _place(
+    kind: type[BaseModel], location: tuple[int | str, ...]
+) -> tuple[type[BaseModel] | None, tuple[int | str, ...]]:
+    """The pydantic model that a fault's location ends in, and the location as the file has it.
+
+    pydantic puts the tag of a union's chosen branch between two keys; no file has it.
+    """
+    current: Any = kind
+    keys: list[int | str] = []
     for part in location:
-        if current is None:
-            return None
-        keys = _keys(current)
-        if isinstance(part, int) or part not in keys:
-            continue  # an index of a list or a key of a mapping: its type was resolved one step before
-        current = _nested_model(keys[part].annotation)
-    return current
+        branch = _branch(current, part)
+        if branch is not None:
+            current = branch
+            continue
+        keys.append(part)
+        model = _nested_model(current)
+        fields = _keys(model) if model else {}
+        if isinstance(part, str) and part in fields:  # else an index of a list or a key of a mapping
+            current = fields[part].annotation
+    return _nested_model(current), tuple(keys)
+
+
+def _branch(annotation: Any, tag: int | str) -> Any | None:
+    """The member of a union that `tag` stands for; None where the annotation is no such union."""
+    for member in get_args(annotation):
+        if any(isinstance(mark, Tag) and mark.tag == tag for mark in get_args(member)[1:]):
+            return member
+    return None
 
 
 def _keys(kind: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from hymate.config import ModelConfig
+from hymate.config import Frozen, ModelConfig, parse
+from hymate.errors import InputFault
 from hymate.model.config import AnyModelConfig, GRUDConfig, MambaConfig, SAnDConfig
 from hymate.model.registry import MODELS
 from tests.hymate.model.baselines.small import SMALL
@@ -38,6 +39,26 @@ def test_the_fault_names_every_model() -> None:
         ANY.validate_python({"name": "lstm"})
     named = refused.value.errors()[0]["msg"].replace(",", " ").split()
     assert set(MODELS) <= set(named)
+
+
+class Holder(Frozen):
+    model: AnyModelConfig = ModelConfig()
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"name": "gru", "d_modl": 3}, "key 'model.d_modl' does not exist; did you mean 'd_model'?"),
+        ({"name": "gru", "span": 3}, "known here: bin_hours, d_model, d_static, dropout, name"),
+        ({"d_modl": 3}, "key 'model.d_modl' does not exist; did you mean 'd_model'?"),
+        ({"name": "tcn", "layers": 0}, "key 'model.layers': "),
+        ({"name": "lstm"}, "key 'model': no model of this name"),
+    ],
+)
+def test_a_fault_is_told_as_the_file_has_it(model: dict[str, object], told: str) -> None:
+    with pytest.raises(InputFault) as refused:
+        parse(Holder, {"model": model}, "train.yaml")
+    assert told in str(refused.value)
 
 
 def test_heads_divide_the_width() -> None:

@@ -10,16 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hymate.data.quantiles import (
-    SCALE,
-    Floats,
-    Ints,
-    QuantileSketch,
-    grid_cells,
-    mixture,
-    roundest,
-    sketch_values,
-)
+from hymate.data.quantiles import SCALE, QuantileSketch, mixture, sketch_values
+from hymate.data.value_grid import Floats, Ints, grid_cells, roundest
 
 MIN_CELL = 5
 

@@ -164,6 +164,9 @@ def test_the_observer_is_calibrated_and_between_chance_and_truth() -> None:
         for low, high in pairwise(edges):
             inside = (seen >= low) & (seen <= high)
             assert outcome.risk[inside].mean() == pytest.approx(seen[inside].mean(), abs=0.035)
+        # Too sure of itself, it would spread its risks wider than the truth warrants: a slope below 1.
+        slope = np.cov(outcome.risk, seen)[0, 1] / seen.var(ddof=1)
+        assert slope == pytest.approx(1.0, abs=0.035)
         assert 0.75 < expected_auroc(seen, outcome.risk) < bayes_auroc(outcome.risk) - 0.01
     length = made.outcomes[LENGTH]
     assert length.observer is not None

@@ -197,6 +197,20 @@ def test_labels_equal_those_worked_out_by_hand(
     assert figures["positive"] == sum(expected.values())
 
 
+def test_a_death_known_by_day_only_and_the_stricter_variant(tmp_path: Path) -> None:
+    """Home at noon, dead in the evening, written at 00:00: the trap of the files' header, and its way out."""
+    at_home = [(0, ADMITTED), (76, HOME), (64, DEATH)]  # 64 h after 08:00 is a midnight
+    in_hospital = [(0, ADMITTED), (60, DEATH), (62, DIED)]
+    late = [(0, ADMITTED), (60, DIED), (62, DEATH)]
+    meds = write_meds(tmp_path / "meds", {1: at_home, 2: in_hospital, 3: late})
+    label_dataset(meds, TASKS / "in_hospital_mortality_24h.yaml")
+    assert list(written(meds, "in_hospital_mortality_24h").values()) == [True, True, True]
+    windows = yaml.safe_load((TASKS / "in_hospital_mortality_24h.yaml").read_text())["windows"]
+    windows["target"] |= {"label": "discharged_dead", "end": "start -> discharge"}
+    label_dataset(meds, task_file(tmp_path, windows=windows), name="stricter")
+    assert list(written(meds, "stricter").values()) == [False, True, True]
+
+
 def test_every_shipped_task_is_tested() -> None:
     assert {path.stem for path in TASKS.glob("*.yaml")} == {task for task, _, _ in CASES}
     for path in TASKS.glob("*.yaml"):

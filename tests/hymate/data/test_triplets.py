@@ -188,6 +188,7 @@ def test_the_night_of_25_hours_with_offsets(tmp_path: Path) -> None:
         "2024-10-27T02:30:00+01:00",
         "2024-10-27 01:15:00Z",
         "2024-10-26 21:15:00.5-0400",
+        "2024-10-27T06:00+05:45",
         labels=LABELS + "1,2024-10-28T00:00:00+01:00,1\n",
     )
     assert got == [
@@ -195,6 +196,7 @@ def test_the_night_of_25_hours_with_offsets(tmp_path: Path) -> None:
         datetime(2024, 10, 27, 1, 30),
         datetime(2024, 10, 27, 1, 15),
         datetime(2024, 10, 27, 1, 15, 0, 500_000),
+        datetime(2024, 10, 27, 0, 15),
     ]
 
 

@@ -66,6 +66,14 @@ def test_windows_in_shared_codes_and_units() -> None:
     assert (found.stays is made.stays, found.left_out is made.left_out) == (True, True)
 
 
+def test_a_mapped_value_is_converted_by_its_line_and_then_by_the_unit_rule() -> None:
+    lines = (MappedCode(local="zucker", shared="Glucose", factor=2.0, offset=1.0, unit="mmol/L"),)
+    rule = UnitRule.model_validate({"unit": "mg/dL", "from": {"mmol/L": {"factor": 18.0, "offset": 0.5}}})
+    made = windows([[(0, "zucker", 3)]])
+    found = translated(made, {}, vocabulary(mapping=lines, units={"Glucose": rule}), "north")
+    assert found.triplets["value"].to_list() == [(3 * 2 + 1) * 18 + 0.5]
+
+
 def test_a_unit_that_nobody_can_convert_becomes_an_unknown_code() -> None:
     made = windows([[(0, "HR", 1.2), (1, "Temp", 37)]])
     found = translated(made, {"HR": "Hz"}, vocabulary(), "north")

@@ -155,9 +155,9 @@ def test_the_hash_is_the_same_on_every_platform() -> None:
 def test_the_hash_changes_with_what_matters(group: str, change: dict[str, object]) -> None:
     entries = getattr(FIXED, group)
     original = dataclasses.replace(entries[0], code="HR", unit="bpm", mean=80.1, std=12.5)
-    before = dataclasses.replace(FIXED, **{group: (original, *entries[1:])})
-    after = dataclasses.replace(FIXED, **{group: (dataclasses.replace(original, **change), *entries[1:])})
-    assert before.hash != after.hash
+    before: dict[str, Any] = {group: (original, *entries[1:])}
+    after: dict[str, Any] = {group: (dataclasses.replace(original, **change), *entries[1:])}
+    assert dataclasses.replace(FIXED, **before).hash != dataclasses.replace(FIXED, **after).hash
 
 
 def test_the_hash_sees_the_order_but_not_the_report() -> None:

@@ -9,6 +9,10 @@ from hymate.errors import InputFault
 
 def check_task(site: SiteConfig, task: TaskConfig) -> None:
     """Raise `InputFault` where the site does not take part in this task."""
+    if task.kind != "binary":
+        raise InputFault(
+            f"site {site.name}", f"cannot learn a {task.kind} task in a federation", "ask for kind binary"
+        )
     allowed = site.policy.tasks
     if allowed is not None and task.name not in allowed:
         raise InputFault(

@@ -43,6 +43,10 @@ class TaskConfig(Frozen):
 
     name: LabelSet = "in_hospital_mortality"
     """Label set below `labels/` of each site's MEDS data set; `boolean_value` is learned."""
+    kind: Literal["binary", "multilabel", "regression"] = "binary"
+    """One boolean label; several (`names`), each of which a stay may lack; or a number (`float_value`)."""
+    names: tuple[LabelSet, ...] = ()
+    """Label sets learned together where `kind` is multilabel; a stay of any of them is a stay."""
     lookback_hours: Annotated[float, Field(gt=0.0, le=LIFETIME_HOURS)] = 48.0
     """Observations in [prediction_time - lookback_hours, prediction_time] are the input, both ends
     included, to the microsecond. Days and years are hours too: two years are 17,520."""
@@ -55,6 +59,19 @@ class TaskConfig(Frozen):
     stays_per_subject: Literal["all", "first", "last"] | Count = "all"
     """Which stays of a subject are used, by prediction time, of those with enough observations; a
     number: the first that many. The others are left out, and counted."""
+
+    @model_validator(mode="after")
+    def _names_are_for_multilabel(self) -> TaskConfig:
+        if self.kind != "multilabel" and self.names:
+            raise ValueError(f"names are for kind multilabel, and kind is {self.kind}")
+        if self.kind == "multilabel" and len(set(self.names)) != max(2, len(self.names)):
+            raise ValueError("kind multilabel needs two or more different names")
+        return self
+
+    @property
+    def label_sets(self) -> tuple[str, ...]:
+        """All label sets that are learned."""
+        return self.names or (self.name,)
 
     @property
     def key(self) -> str:

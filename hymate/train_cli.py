@@ -163,11 +163,14 @@ def predict(
     writes subject_id, prediction_time, predicted_boolean_probability, predicted_boolean_value
     (probability >= --threshold) and, where known, the label as boolean_value. A stay with too few
     observations in the model's window gets no row, and is counted.
+
+    Of a model of several labels --out is a folder, with one such file a label; of a number the columns
+    are predicted_float_value and float_value.
     """
     from rich.console import Console
 
-    from hymate.evaluate.predictions import write_predictions
     from hymate.train.prediction import predict as run_model
+    from hymate.train.prediction import write_tables
     from hymate.train.saved_model import load_model
 
     done = run_model(
@@ -178,7 +181,7 @@ def predict(
         times=prediction_times,
         threshold=threshold,
     )
-    write_predictions(out, done.table)
+    write_tables(out, done.tables)
     notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     for reason, count in done.left_out.items():
         notes.print(f"no prediction for {count:,} stays: {reason}")
@@ -188,7 +191,8 @@ def predict(
             f"{len(done.unknown_codes)} codes are unknown to the model and were not used "
             f"({sum(done.unknown_codes.values()):,} observations; most often {code}: {count:,})"
         )
-    notes.print(f"written: {out} ({len(done.table):,} predictions)")
+    stays = len(next(iter(done.tables.values())))
+    notes.print(f"written: {out} ({stays:,} predictions{' of each label' * (len(done.tables) > 1)})")
 
 
 def evaluate(
@@ -261,7 +265,8 @@ def _print_training(report: dict[str, Any]) -> None:
         f"after {tuned['best_epoch']} (by {tuned['criterion']} on {tuned['tuning']['stays']:,} tuning stays)"
     )
     for split, figures in report["evaluation"].items():
-        _print_figures(console, figures, f"{split}: ")
+        for name, each in figures.get("labels", {"": figures}).items():
+            _print_figures(console, each, f"{split}: {name + ', ' if name else ''}")
 
 
 def _print_figures(console: Console, report: dict[str, Any], title: str) -> None:

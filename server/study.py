@@ -107,6 +107,14 @@ class StudyConfig(Frozen):
     participation: ParticipationConfig = ParticipationConfig()
     simulation: SimulationConfig | None = None
 
+    @model_validator(mode="after")
+    def _one_boolean_label(self) -> StudyConfig:
+        if self.task.kind != "binary":
+            raise ValueError(
+                f"task.kind {self.task.kind} is for `hymate train`; a federation learns binary ones"
+            )
+        return self
+
 
 def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
     """Read and check a study file; `overrides` are 'key.sub=value' as given on a command line."""

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from hymate.config import TaskConfig, VocabularyConfig
 from hymate.data.fingerprint import fingerprint
+from hymate.data.label_sets import labels_of, with_label_sets
 from hymate.data.mapping import translated
 from hymate.data.meds import MedsDataset
 from hymate.data.statistics import code_statistics
@@ -29,6 +32,8 @@ class PooledData:
     windows: Windows
     vocabulary: Vocabulary
     """Of the training split."""
+    labels: npt.NDArray[np.float32]
+    """Of the windows' stays, (N, K), K of `task.label_sets`; NaN where a stay lacks one."""
 
 
 def pool_data(folders: Sequence[Path], task: TaskConfig, config: VocabularyConfig) -> PooledData:
@@ -37,11 +42,11 @@ def pool_data(folders: Sequence[Path], task: TaskConfig, config: VocabularyConfi
     To `config.min_sites` each data set is a site.
 
     Raises:
-        InputFault: a data set cannot be read, has no such labels, shares a subject with another, or
-            their units disagree.
+        InputFault: a data set cannot be read, has no such labels, shares a subject with another, has
+            labels of another kind than the task, or their units disagree.
     """
     datasets = _named([MedsDataset.open(folder) for folder in folders])
-    windows = {name: cut_windows(dataset, task) for name, dataset in datasets.items()}
+    windows = {name: cut_windows(with_label_sets(dataset, task), task) for name, dataset in datasets.items()}
     units = {name: dataset.units() for name, dataset in datasets.items()}
     mapping = mapping_lines(config)
     statistics = {
@@ -53,11 +58,13 @@ def pool_data(folders: Sequence[Path], task: TaskConfig, config: VocabularyConfi
         fingerprints = tuple(
             fingerprint(folder, task.name, Path(memory) / f"{folder.name}.json") for folder in folders
         )
+    pooled = pool_windows(agreed)
     return PooledData(
         names=tuple(datasets),
         fingerprints=tuple(fingerprints),
-        windows=pool_windows(agreed),
+        windows=pooled,
         vocabulary=vocabulary,
+        labels=labels_of(pooled.stays, datasets, task),
     )
 
 

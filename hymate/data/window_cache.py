@@ -150,7 +150,7 @@ def _write(folder: Path, windows: Windows, task: TaskConfig) -> str:
 def _made_for(dataset: str, task: TaskConfig) -> dict[str, object]:
     """What kept windows must agree with to be used; another release may cut differently."""
     release = version("hymate-federated")
-    return {"schema": SCHEMA, "release": release, "dataset": dataset, "task": task.model_dump()}
+    return {"schema": SCHEMA, "release": release, "dataset": dataset, "task": task.model_dump(mode="json")}
 
 
 def _checksum(file: Path) -> int:

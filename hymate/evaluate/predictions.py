@@ -8,6 +8,8 @@
 | predicted_boolean_value       | bool          | probability >= threshold                             |
 | predicted_boolean_probability | float32       |                                                      |
 
+Of a number: `float_value` and `predicted_float_value` (float32) instead, which MEDS-evaluation does not know.
+
 The schema is `PredictionSchema` of https://github.com/kamilest/meds-evaluation (0.0.6).
 """
 
@@ -30,6 +32,8 @@ KEYS = ("subject_id", "prediction_time")
 LABEL = "boolean_value"
 DECISION = "predicted_boolean_value"
 PROBABILITY = "predicted_boolean_probability"
+NUMBER = "float_value"
+PREDICTED_NUMBER = "predicted_float_value"
 
 _TYPES: dict[str, tuple[pl.DataType, pa.DataType]] = {
     "subject_id": (pl.Int64(), pa.int64()),
@@ -37,6 +41,8 @@ _TYPES: dict[str, tuple[pl.DataType, pa.DataType]] = {
     LABEL: (pl.Boolean(), pa.bool_()),
     DECISION: (pl.Boolean(), pa.bool_()),
     PROBABILITY: (pl.Float32(), pa.float32()),
+    NUMBER: (pl.Float32(), pa.float32()),
+    PREDICTED_NUMBER: (pl.Float32(), pa.float32()),
 }
 
 
@@ -65,6 +71,26 @@ def binary_predictions(
     )
     if np.isnan(label).any():
         table = table.drop(LABEL)
+    return table.sort(*KEYS)
+
+
+def number_predictions(
+    subject: npt.NDArray[np.int64],
+    time: npt.NDArray[np.int64],
+    number: npt.NDArray[np.float64],
+    label: npt.NDArray[np.floating],
+) -> pl.DataFrame:
+    """As `binary_predictions`, of numbers in the label's unit."""
+    table = pl.DataFrame(
+        {
+            "subject_id": subject,
+            "prediction_time": pl.Series(time).cast(pl.Datetime("us")),
+            NUMBER: label.astype(np.float32),
+            PREDICTED_NUMBER: number.astype(np.float32),
+        }
+    )
+    if np.isnan(label).any():
+        table = table.drop(NUMBER)
     return table.sort(*KEYS)
 
 

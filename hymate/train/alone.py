@@ -22,7 +22,6 @@ from torch import Tensor
 
 from hymate.config import FinetuneConfig, PretrainConfig
 from hymate.data.store import TripletStore
-from hymate.evaluate.metrics import auroc, average_precision, log_loss_sum
 from hymate.model.sequence_model import SequenceModel
 from hymate.train.checkpoint import load_checkpoint, read_kept, read_state, save_checkpoint
 from hymate.train.early_stopping import EarlyStopping
@@ -32,26 +31,17 @@ from hymate.train.loop import (
     forecast_error,
     labelled,
     make_optimiser,
+    outputs,
     pretrain_epochs,
-    score,
 )
 from hymate.train.objectives import class_weight
+from hymate.train.target import Binary, Criterion, Target, Tuning, criterion_of, merit
 
-Criterion = Literal["auroc + average precision", "log loss", "none"]
+__all__ = ["AloneResult", "Progress", "Tuning", "rounds_done", "train_alone"]
+
 Phase = Literal["pretrain", "finetune"]
 
 BEST = "best"
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How the weights do on the tuning split. auroc, auprc: None where a class is missing."""
-
-    stays: int
-    auroc: float | None
-    auprc: float | None
-    log_loss: float | None
-    """Mean over stays; None without stays."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class AloneResult:
     """What training did; the model passed in holds the best weights.
 
     criterion says what "best" was judged by: "log loss" where the tuning split has one class only,
-    "none" where it is empty (then the last weights are kept).
+    "none" where it is empty (then the last weights are kept), an error for a number.
     """
 
     pretrain_epochs: int
@@ -85,7 +75,8 @@ class AloneResult:
     criterion: Criterion
     tuning: Tuning
     """Under the weights kept."""
-    positive_weight: float
+    positive_weight: float | tuple[float, ...] | None
+    """Of each label; None for a number."""
     seconds: float
     """Over all runs of it, where it was killed and went on."""
     rounds: tuple[Progress, ...] = field(repr=False, default=())
@@ -153,6 +144,7 @@ def train_alone(
     seed: int,
     *,
     on_progress: Callable[[Progress], None] | None = None,
+    target: Target | None = None,
     state: Path | None = None,
     watch_forecasts: bool = False,
     hook: LocalHook | None = None,
@@ -165,6 +157,7 @@ def train_alone(
     Args:
         on_progress: called after every round, before its state is kept: a round whose call did not
             come back is trained again.
+        target: what is learned; default: the boolean `store.label`.
         state: file to go on from where it is there, and to keep the state in.
         watch_forecasts: after every round of pretraining, also measure the forecasts on tuning stays.
 
@@ -182,30 +175,31 @@ def train_alone(
     _pretrain(store, model, pretrain, seed, journey, report, watch_forecasts, hook)
 
     tuning_rows = labelled(store, "tuning")
-    positive_weight = class_weight(store.label[labelled(store, "train")])
+    target = target or Binary(store.label, class_weight(store.label[labelled(store, "train")]))
     optimiser = make_optimiser(model, finetune)
     journey.restore("finetune", model, optimiser)
     if journey.first is None:
-        journey.first = evaluate_tuning(model, store, tuning_rows)
+        journey.first = evaluate_tuning(model, store, tuning_rows, target)
         journey.best = _copied(model.state_dict())
-    criterion = _criterion(journey.first)
+    criterion = criterion_of(journey.first)
     stopping = EarlyStopping(finetune.patience)
     for tuning in _tunings(journey):
-        stopping.update(_merit(tuning, criterion))
+        stopping.update(merit(tuning, criterion))
     while (done := journey.done("finetune")) < finetune.rounds and not stopping.exhausted:
         result = finetune_epochs(
             model,
             store,
             finetune,
             optimiser,
-            positive_weight=positive_weight,
+            positive_weight=1.0,  # the target has it
             seed=seed,
             first_epoch=done * finetune.local_epochs,
             epochs=finetune.local_epochs,
             hook=hook,
+            objective=target.losses,
         )
-        tuning = evaluate_tuning(model, store, tuning_rows)
-        if stopping.update(_merit(tuning, criterion)):
+        tuning = evaluate_tuning(model, store, tuning_rows, target)
+        if stopping.update(merit(tuning, criterion)):
             journey.best_round, journey.best = done + 1, _copied(model.state_dict())
         report(Progress("finetune", done + 1, finetune.rounds, result.loss, result.seconds, tuning))
         journey.keep(model, optimiser)
@@ -216,24 +210,19 @@ def train_alone(
         best_epoch=journey.best_round * finetune.local_epochs,
         criterion=criterion,
         tuning=_tunings(journey)[journey.best_round],
-        positive_weight=positive_weight,
+        positive_weight=target.positive_weight,
         seconds=journey.seconds,
         rounds=tuple(journey.history),
     )
 
 
-def evaluate_tuning(model: SequenceModel, store: TripletStore, rows: NDArray[np.int64]) -> Tuning:
+def evaluate_tuning(
+    model: SequenceModel, store: TripletStore, rows: NDArray[np.int64], target: Target
+) -> Tuning:
     """Figures of `rows`, all labelled, under the model's present weights."""
     if not len(rows):
         return Tuning(0, None, None, None)
-    labels = store.label[rows].astype(np.float64)
-    scores = score(model, store, rows)
-    return Tuning(
-        stays=len(rows),
-        auroc=auroc(labels, scores),
-        auprc=average_precision(labels, scores),
-        log_loss=log_loss_sum(labels, scores) / len(rows),
-    )
+    return target.tuning(outputs(model, store, rows), rows)
 
 
 def _pretrain(
@@ -282,21 +271,3 @@ def _progress(entry: Mapping[str, Any]) -> Progress:
 
 def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return copy.deepcopy(dict(weights))
-
-
-def _criterion(tuning: Tuning) -> Criterion:
-    if not tuning.stays:
-        return "none"
-    return "log loss" if tuning.auroc is None else "auroc + average precision"
-
-
-def _merit(tuning: Tuning, criterion: Criterion) -> float | None:
-    """The larger, the better; None where nobody can say."""
-    if criterion == "none":
-        return None
-    if criterion == "log loss":
-        assert tuning.log_loss is not None  # there are stays
-        return -tuning.log_loss
-    assert tuning.auroc is not None  # both classes are there
-    assert tuning.auprc is not None
-    return tuning.auroc + tuning.auprc

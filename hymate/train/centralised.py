@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from dataclasses import asdict
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import polars as pl
 import torch
+from numpy.typing import NDArray
 
 from hymate.config import FinetuneConfig, PretrainConfig
-from hymate.data.meds import SPLITS
-from hymate.data.pooling import PooledData, pool_data
+from hymate.data.pooling import pool_data
 from hymate.data.store import TripletStore
 from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
 from hymate.evaluate.bootstrap import BootstrapSettings
-from hymate.evaluate.figures import Report, binary_report
-from hymate.evaluate.predictions import LABEL, PROBABILITY, write_predictions
+from hymate.evaluate.figures import Report, binary_report, regression_report
 from hymate.model.registry import MODELS
-from hymate.train.alone import AloneResult, Progress, rounds_done, train_alone
+from hymate.train.alone import Progress, rounds_done, train_alone
 from hymate.train.config import TrainConfig
 from hymate.train.loop import LocalHook, labelled
-from hymate.train.prediction import tabulate
+from hymate.train.prediction import predicted_values, tabulate, write_tables
+from hymate.train.report import cohort, training_report
 from hymate.train.run import Journal, RunFolder, alone_in, begin, refuse_difference
-from hymate.train.saved_model import MODEL, PRETRAINED, SavedModel, load_pretrained, new_model, save_model
+from hymate.train.saved_model import (
+    MODEL,
+    PRETRAINED,
+    SavedModel,
+    Scale,
+    load_pretrained,
+    new_model,
+    save_model,
+)
+from hymate.train.target import Regression, target_of
 
 
 class Watcher(Protocol):
@@ -66,7 +72,7 @@ def start(out: Path, config: TrainConfig) -> RunFolder:
     if config.pretrained is not None:
         pretrained = _untrained(config, pooled.vocabulary)
         load_pretrained(config.pretrained, pretrained)
-    return begin(out, config, pooled, _cohort(config, pooled), pretrained)
+    return begin(out, config, pooled, cohort(config, pooled), pretrained)
 
 
 def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
@@ -82,7 +88,11 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
         data = run.data()
         vocabulary, store = run.vocabulary(), run.open_store(config)
         _note_threads(data, watcher)
+        labels = run.labels()
+        target = target_of(store, config.task, labels)
         saved, pretrain = _untrained(config, vocabulary), config.pretrain
+        if isinstance(target, Regression):
+            saved = replace(saved, scale=Scale(target.mean, target.std))
         if config.pretrained is not None:
             load_pretrained(run.path, saved)
             pretrain = pretrain.model_copy(update={"rounds": 0})
@@ -104,6 +114,7 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
                 config.finetune,
                 config.seed,
                 on_progress=on_progress,
+                target=target,
                 state=run.state,
                 watch_forecasts=config.evaluation.forecasts,
                 hook=watcher.hook,
@@ -112,10 +123,11 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
             journal.close()
         save_model(run.path / MODEL, saved)
         began = time.perf_counter()
-        evaluated: dict[str, Report] = {
-            split: _evaluate(run.path, config, saved, store, split) for split in config.evaluation.splits
+        evaluated: dict[str, dict[str, Report]] = {
+            split: _evaluate(run.path, config, saved, store, labels, split)
+            for split in config.evaluation.splits
         }
-        report = _report(config, data, saved, result, evaluated, time.perf_counter() - began)
+        report = training_report(config, data, saved, result, evaluated, time.perf_counter() - began)
         run.write_report(report)
         return report
 
@@ -126,88 +138,32 @@ def _untrained(config: TrainConfig, vocabulary: Vocabulary) -> SavedModel:
 
 
 def _evaluate(
-    folder: Path, config: TrainConfig, saved: SavedModel, store: TripletStore, split: str
-) -> Report:
-    rows = labelled(store, split)
-    table = tabulate(saved, store, rows)
-    if rows.size:
-        write_predictions(folder / "predictions" / f"{split}.parquet", table)
-    return binary_report(
-        table[LABEL].to_numpy().astype(np.float64),
-        table[PROBABILITY].to_numpy().astype(np.float64),
-        table["subject_id"].to_numpy(),
-        BootstrapSettings(config.evaluation.bootstrap, config.evaluation.confidence, config.seed),
-    )
-
-
-def _report(
+    folder: Path,
     config: TrainConfig,
-    data: dict[str, Any],
     saved: SavedModel,
-    result: AloneResult,
-    evaluated: dict[str, Report],
-    evaluation_seconds: float,
-) -> dict[str, Any]:
-    phases = {
-        phase: sum(progress.seconds for progress in result.rounds if progress.phase == phase)
-        for phase in ("pretrain", "finetune")
-    }
-    return {
-        "format": 1,
-        "kind": "training",
-        "name": config.name,
-        "seed": config.seed,
-        "task": config.task.model_dump(mode="json"),
-        "data": data,
-        "vocabulary": {
-            "codes": saved.vocabulary.size,
-            "dropped": len(saved.vocabulary.dropped),
-            "hash": saved.vocabulary.hash,
-        },
-        "model": {"parameters": saved.model.parameter_count, **config.model.model_dump(mode="json")},
-        "pretraining": {
-            "epochs": result.pretrain_epochs,
-            "from": None if config.pretrained is None else str(config.pretrained),
-        },
-        "finetuning": {
-            "epochs": result.finetune_epochs,
-            "best_epoch": result.best_epoch,
-            "criterion": result.criterion,
-            "positive_weight": result.positive_weight,
-            "tuning": asdict(result.tuning),
-        },
-        "evaluation": {split: report.to_json() for split, report in evaluated.items()},
-        "seconds": {**phases, "training": result.seconds, "evaluation": evaluation_seconds},
-        "versions": _versions(),
-    }
-
-
-def _cohort(config: TrainConfig, pooled: PooledData) -> dict[str, Any]:
-    """What `data.json` says: where the stays come from, and how many there are of which kind."""
-    stays = pooled.windows.stays
-    splits = {}
-    for split in SPLITS:
-        part = stays.filter(pl.col("split") == split)
-        splits[split] = {
-            "stays": len(part),
-            "subjects": part["subject_id"].n_unique(),
-            "positives": int((part["label"] > 0.5).sum()),
-        }
-    if not splits["train"]["stays"]:
-        raise InputFault(
-            ", ".join(map(str, config.data)), "no stay is in split 'train'", "see subject_splits.parquet"
-        )
-    return {
-        "sets": {
-            name: {"path": str(path), "fingerprint": print_}
-            for name, path, print_ in zip(pooled.names, config.data, pooled.fingerprints, strict=True)
-        },
-        "splits": splits,
-        "observations": len(pooled.windows.triplets),
-        "left_out": {reason: count for reason, count in pooled.windows.left_out.items() if count},
-        "threads": torch.get_num_threads(),
-        "release": version("hymate-federated"),
-    }
+    store: TripletStore,
+    labels: NDArray[np.float32],
+    split: str,
+) -> dict[str, Report]:
+    """Write a split's predictions; its figures by label set."""
+    rows = labelled(store, split)
+    made = predicted_values(saved, store, rows)
+    tables = tabulate(config.task, store, rows, made, labels[rows])
+    if rows.size:
+        several = len(tables) > 1
+        write_tables(folder / "predictions" / (split if several else f"{split}.parquet"), tables)
+    measure = regression_report if config.task.kind == "regression" else binary_report
+    settings = BootstrapSettings(config.evaluation.bootstrap, config.evaluation.confidence, config.seed)
+    reports = {}
+    for column, name in enumerate(config.task.label_sets):
+        known = ~np.isnan(labels[rows, column])
+        # As the predictions are written: who measures the file finds the same figures.
+        values = made[known, column].astype(np.float32).astype(np.float64)
+        truth = labels[rows, column][known].astype(np.float64)
+        order = np.lexsort((store.prediction_time[rows][known], store.subject_id[rows][known]))
+        subjects = store.subject_id[rows][known][order]
+        reports[name] = measure(truth[order], values[order], subjects, settings)
+    return reports
 
 
 def _note_threads(data: dict[str, Any], watcher: Watcher) -> None:
@@ -229,8 +185,3 @@ def _steps(config: TrainConfig, store: TripletStore) -> dict[str, int]:
         "pretrain": steps(len(store.rows("train")), config.pretrain),
         "finetune": steps(len(labelled(store, "train")), config.finetune),
     }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("hymate-federated", "torch", "numpy", "polars", "meds")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

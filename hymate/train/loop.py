@@ -40,6 +40,8 @@ if TYPE_CHECKING:  # a machine with torch alone has no pydantic, and the model n
     from hymate.config import FinetuneConfig, OptimiserConfig, PretrainConfig
     from hymate.data.store import TripletStore
 
+Objective = Callable[[Tensor, TripletBatch], Tensor]
+
 Batch = TypeVar("Batch", TripletBatch, ForecastBatch)
 
 FORECAST_DRAWS = 3  # cuts of each tuning stay when pretraining is watched (the lineage's protocol)
@@ -151,8 +153,12 @@ def finetune_epochs(
     first_epoch: int,
     epochs: int,
     hook: LocalHook | None = None,
+    objective: Objective | None = None,
 ) -> EpochResult:
-    """Supervised training on the labelled training stays; numbering and faults as in `pretrain_epochs`."""
+    """Supervised training on the labelled training stays; numbering and faults as in `pretrain_epochs`.
+
+    objective: losses (B,) of the model's output, where the task is another than one boolean label.
+    """
     rows, device = labelled(store, "train"), device_of(model)
 
     def batches(rng: np.random.Generator) -> Iterator[TripletBatch]:
@@ -160,7 +166,10 @@ def finetune_epochs(
 
     def losses(found: TripletBatch) -> Tensor:
         batch = on_device(found, device)
-        return classification_loss(model.classify(batch), batch.label, positive_weight)
+        output = model.classify(batch)
+        if objective is not None:
+            return objective(output, batch)
+        return classification_loss(output, batch.label, positive_weight)
 
     return _epochs(
         model,
@@ -178,14 +187,28 @@ def finetune_epochs(
 def score(
     model: SequenceModel, store: TripletStore, rows: NDArray[np.int64], batch_size: int = 64
 ) -> NDArray[np.float64]:
-    """Probability of the label for each of `rows`, in their order."""
-    by_row = np.full(len(store), np.nan)
+    """Probability of the label for each of `rows`, in their order; (n, K) where there are K labels."""
+    logits = torch.from_numpy(outputs(model, store, rows, batch_size))
+    probabilities: NDArray[np.float64] = torch.sigmoid(logits).numpy()
+    return probabilities
+
+
+def outputs(
+    model: SequenceModel, store: TripletStore, rows: NDArray[np.int64], batch_size: int = 64
+) -> NDArray[np.float64]:
+    """What the head says of each of `rows`, in their order: (n,), or (n, K) where it has K outputs."""
+    found, order = [], []
     with mode(model, training=False), torch.inference_mode():
         for batch in evaluation_batches(store, rows, batch_size):
-            logits = model.classify(on_device(batch, device_of(model))).double()
-            by_row[batch.row.numpy()] = torch.sigmoid(logits).cpu().numpy()
-    scores: NDArray[np.float64] = by_row[rows]
-    return scores
+            found.append(model.classify(on_device(batch, device_of(model))).double().cpu().numpy())
+            order.append(batch.row.numpy())
+    if not found:
+        return np.zeros(0)
+    values = np.concatenate(found)
+    by_row = np.full((len(store), *values.shape[1:]), np.nan)
+    by_row[np.concatenate(order)] = values
+    chosen: NDArray[np.float64] = by_row[rows]
+    return chosen
 
 
 def forecast_error(

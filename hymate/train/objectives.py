@@ -1,4 +1,4 @@
-"""The two losses, one number per stay.
+"""The losses, one number per stay.
 
 A stay's loss depends on that stay alone. Dividing by a count over the whole batch would couple
 patients, and per-sample clipping (DP-SGD) would then bound nothing.
@@ -29,6 +29,23 @@ def classification_loss(logits: Tensor, label: Tensor, positive_weight: float) -
     """Cross-entropy, positives counted `positive_weight` times: logits, label (B,) -> (B,)."""
     weight = logits.new_tensor(positive_weight)
     return F.binary_cross_entropy_with_logits(logits, label, pos_weight=weight, reduction="none")
+
+
+def multilabel_loss(logits: Tensor, labels: Tensor, positive_weights: Tensor) -> Tensor:
+    """Cross-entropy, mean over the labels that a stay has: logits, labels (B, K) -> (B,).
+
+    labels: 0, 1, or NaN where the stay lacks the label; positive_weights (K,).
+    """
+    known = ~labels.isnan()
+    losses = F.binary_cross_entropy_with_logits(
+        logits, labels.nan_to_num(), pos_weight=positive_weights, reduction="none"
+    )
+    return (losses * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+
+
+def regression_loss(prediction: Tensor, label: Tensor, mean: float, std: float) -> Tensor:
+    """Squared error of a z-score under the training labels' mean and std: prediction, label (B,) -> (B,)."""
+    return (prediction - (label - mean) / std).square()
 
 
 def class_weight(labels: NDArray[np.floating]) -> float:

@@ -10,14 +10,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import torch
 
+from hymate.config import TaskConfig
+from hymate.data.label_sets import labels_of, with_label_sets
 from hymate.data.mapping import translated
 from hymate.data.meds import MedsDataset
 from hymate.data.store import TripletStore, prepare_store
 from hymate.data.tasks import cut_windows
 from hymate.errors import InputFault
 from hymate.evaluate import predictions
-from hymate.train.loop import score
+from hymate.train.loop import outputs
 from hymate.train.saved_model import SavedModel
 
 Rows = npt.NDArray[np.int64]
@@ -28,8 +31,8 @@ class Predicted:
     """left_out: stays without a prediction, by reason; unknown_codes: occurrences the model has no
     feature for, by code."""
 
-    table: pl.DataFrame
-    """As `hymate.evaluate.predictions` describes."""
+    tables: dict[str, pl.DataFrame]
+    """By label set, each as `hymate.evaluate.predictions` describes."""
     left_out: dict[str, int]
     unknown_codes: dict[str, int]
 
@@ -74,8 +77,8 @@ def predict(
         InputFault: the data cannot be read, has no such labels, or no stay can be predicted.
     """
     dataset = MedsDataset.open(data)
-    window = saved.task.model_copy(update={"name": task or saved.task.name})
-    asked = _asked(dataset, window.name) if times is None else _times(times)
+    window = _window(saved, task)
+    asked = _asked(dataset, window) if times is None else _times(times)
     windows = cut_windows(_Stays(data, asked, bool(splits)), window)
     windows = translated(windows, dataset.units(), saved.vocabulary, dataset.name)
     with tempfile.TemporaryDirectory(prefix="hymate-predict-") as folder:
@@ -88,22 +91,57 @@ def predict(
                 f"has no stay to predict{f' ({reasons})' if reasons else ''}",
                 "check split, prediction times and the model's window",
             )
-        table = tabulate(saved, store, rows, threshold, batch_size)
+        if times is None and len(window.label_sets) > 1:
+            labels = labels_of(windows.stays, {dataset.name: dataset}, window)
+        else:
+            labels = np.repeat(store.label[:, None], len(window.label_sets), axis=1)
+        made = predicted_values(saved, store, rows, batch_size)
+        tables = tabulate(window, store, rows, made, labels[rows], threshold)
         unknown = store.header.unknown_codes
-    return Predicted(table, {k: v for k, v in windows.left_out.items() if v}, unknown)
+    return Predicted(tables, {k: v for k, v in windows.left_out.items() if v}, unknown)
+
+
+def predicted_values(
+    saved: SavedModel, store: TripletStore, rows: Rows, batch_size: int = 64
+) -> npt.NDArray[np.float64]:
+    """(n, K) for `rows` of a store made under the model's vocabulary: probabilities, or numbers in the
+    label's unit."""
+    made = outputs(saved.model, store, rows, batch_size).reshape(len(rows), -1)
+    if saved.scale is not None:
+        return saved.scale.mean + saved.scale.std * made
+    probabilities: npt.NDArray[np.float64] = torch.sigmoid(torch.from_numpy(made)).numpy()
+    return probabilities
 
 
 def tabulate(
-    saved: SavedModel, store: TripletStore, rows: Rows, threshold: float = 0.5, batch_size: int = 64
-) -> pl.DataFrame:
-    """Predictions for `rows` of a store made under the model's vocabulary."""
-    return predictions.binary_predictions(
-        subject=store.subject_id[rows],
-        time=store.prediction_time[rows],
-        probability=score(saved.model, store, rows, batch_size),
-        label=store.label[rows],
-        threshold=threshold,
-    )
+    task: TaskConfig,
+    store: TripletStore,
+    rows: Rows,
+    made: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.float32],
+    threshold: float = 0.5,
+) -> dict[str, pl.DataFrame]:
+    """Predictions of the stays in `rows` by label set; made, labels (n, K)."""
+    keys = store.subject_id[rows], store.prediction_time[rows]
+    if task.kind == "regression":
+        return {task.name: predictions.number_predictions(*keys, made[:, 0], labels[:, 0])}
+    return {
+        name: predictions.binary_predictions(*keys, made[:, k], labels[:, k], threshold)
+        for k, name in enumerate(task.label_sets)
+    }
+
+
+def write_tables(path: Path, tables: dict[str, pl.DataFrame]) -> None:
+    """One table at `path`; several in the folder `path`, each under its label set's name."""
+    for name, table in tables.items():
+        predictions.write_predictions(path if len(tables) == 1 else path / f"{name}.parquet", table)
+
+
+def _window(saved: SavedModel, task: str) -> TaskConfig:
+    if task and saved.task.kind == "multilabel":
+        learned = ", ".join(saved.task.names)
+        raise InputFault("--task", f"the model learned several labels ({learned})", "leave --task out")
+    return saved.task.model_copy(update={"name": task or saved.task.name})
 
 
 def _rows(store: TripletStore, splits: Collection[str]) -> Rows:
@@ -113,11 +151,11 @@ def _rows(store: TripletStore, splits: Collection[str]) -> Rows:
     return found
 
 
-def _asked(dataset: MedsDataset, task: str) -> pl.DataFrame:
+def _asked(dataset: MedsDataset, task: TaskConfig) -> pl.DataFrame:
     try:
-        return dataset.labels(task)
+        return with_label_sets(dataset, task).labels(task.name)
     except InputFault as fault:
-        if task in dataset.tasks():
+        if set(task.label_sets) <= set(dataset.tasks()):
             raise
         raise InputFault(
             fault.where, fault.what, f"{fault.remedy}; or name the stays with --prediction-times FILE"

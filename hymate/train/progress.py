@@ -60,8 +60,7 @@ class Display:
         self._steps, self._done = steps, list(done)
         for name, part in data["splits"].items():
             if part["stays"]:
-                share = f"{part['positives']:,} positive ({100 * part['positives'] / part['stays']:.0f} %)"
-                self._say(f"{name:9} {part['stays']:7,} stays, {share}")
+                self._say(f"{name:9} {part['stays']:7,} stays, {_labels(part)}")
         for reason, count in data["left_out"].items():
             self._say(f"left out  {count:7,} stays: {reason}")
         if done:
@@ -85,7 +84,10 @@ class Display:
             parts.append(f"tuning error {progress.forecast_error:.4f}")
         if progress.tuning is not None:
             tuning = progress.tuning
-            parts.append(f"tuning AUROC {_number(tuning.auroc)}, AP {_number(tuning.auprc)}")
+            if tuning.rmse is not None:
+                parts.append(f"tuning RMSE {tuning.rmse:.4f}")
+            else:
+                parts.append(f"tuning AUROC {_number(tuning.auroc)}, AP {_number(tuning.auprc)}")
         parts.append(f"{progress.seconds:.0f} s")
         if progress.round < progress.rounds:
             parts.append(self._left(progress))
@@ -127,6 +129,16 @@ class Display:
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _labels(part: dict[str, Any]) -> str:
+    """What a split's stays are labelled with."""
+    if "mean" in part:
+        return f"mean label {part['mean']:.3g}"
+    if "labels" in part:
+        positives = ", ".join(f"{name} {label['positives']:,}" for name, label in part["labels"].items())
+        return f"positive: {positives}"
+    return f"{part['positives']:,} positive ({100 * part['positives'] / part['stays']:.0f} %)"
 
 
 def _number(value: float | None) -> str:

@@ -5,7 +5,7 @@
 | train.yaml             | the training file as run, every default written out                      |
 | vocabulary.json        | the codes with mean and standard deviation, what was dropped and why     |
 | data.json              | the data sets, stays and positives per split, what was left out          |
-| store/                 | the triplet store; removed when the run is done                          |
+| store/, labels.npy     | the triplet store and its labels; removed when the run is done           |
 | checkpoints/state.*    | weights, optimiser and history after the last round: what --resume reads |
 | metrics.jsonl          | one line a round                                                         |
 | tensorboard/           | the same for TensorBoard                                                 |
@@ -26,6 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hymate.data.output import fresh_folder, write_json
 from hymate.data.pooling import PooledData
 from hymate.data.store import TripletStore, open_store, prepare_store
@@ -41,6 +44,7 @@ METRICS = "metrics.jsonl"
 REPORT = "report.json"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
+LABELS = "labels.npy"
 
 
 @dataclass(frozen=True)
@@ -95,10 +99,16 @@ class RunFolder:
         """
         return open_store(self.store, dataset="", vocabulary_hash=self.vocabulary().hash, task=config.task)
 
+    def labels(self) -> NDArray[np.float32]:
+        """Labels of the store's stays, (N, K); NaN where a stay lacks one."""
+        found: NDArray[np.float32] = np.load(self.path / LABELS, allow_pickle=False)
+        return found
+
     def write_report(self, report: dict[str, Any]) -> None:
         """Write report.json: from here on the run is finished, and its store is not needed any more."""
         write_text(self.path / REPORT, json.dumps(report, indent=2) + "\n")
         shutil.rmtree(self.store, ignore_errors=True)
+        (self.path / LABELS).unlink(missing_ok=True)
 
 
 def begin(
@@ -110,6 +120,7 @@ def begin(
         pooled.vocabulary.save(folder / "vocabulary.json")
         prepare_store(folder / "store", pooled.windows, pooled.vocabulary, config.task)
         write_json(folder / "data.json", cohort)
+        np.save(folder / LABELS, pooled.labels, allow_pickle=False)
         if pretrained is not None:
             save_model(folder / PRETRAINED, pretrained)
     return RunFolder(path)
@@ -209,7 +220,9 @@ def _flat(progress: Progress) -> dict[str, Any]:
     }
     if progress.forecast_error is not None:
         line["forecast_error"] = progress.forecast_error
-    if progress.tuning is not None:
+    if progress.tuning is not None and progress.tuning.rmse is not None:
+        line["tuning_rmse"] = progress.tuning.rmse
+    elif progress.tuning is not None:
         line["tuning_auroc"] = progress.tuning.auroc
         line["tuning_auprc"] = progress.tuning.auprc
         line["tuning_log_loss"] = progress.tuning.log_loss

@@ -10,10 +10,11 @@ A training run holds two, `model/` and `pretrained/`; a federated study's run di
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter
 
 from hymate.config import TaskConfig
@@ -21,6 +22,7 @@ from hymate.data.vocabulary import Vocabulary
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.model.config import AnyModelConfig
+from hymate.model.heads import ClassificationHead
 from hymate.model.registry import build
 from hymate.model.sequence_model import SequenceModel
 from hymate.train.checkpoint import load_weights, save_weights
@@ -33,6 +35,14 @@ _MODEL: TypeAdapter[Any] = TypeAdapter(AnyModelConfig)
 
 
 @dataclass(frozen=True)
+class Scale:
+    """A prediction is mean + std x the model's output, in the label's unit."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
 class SavedModel:
     """A model with what its numbers mean."""
 
@@ -42,17 +52,26 @@ class SavedModel:
     config: AnyModelConfig
     task: TaskConfig
     vocabulary: Vocabulary
+    scale: Scale | None = None
+    """What a regression's output means."""
 
 
 def new_model(config: AnyModelConfig, task: TaskConfig, vocabulary: Vocabulary, seed: int) -> SequenceModel:
     """The untrained model for this task under this vocabulary; weights depend on `seed` alone."""
-    return build(
+    model = build(
         config,
         codes=vocabulary.size,
         static_width=vocabulary.static_width,
         time_scale_hours=task.lookback_hours,
         seed=seed,
     )
+    if len(task.label_sets) > 1:
+        head = model.get_submodule("classification_head")
+        assert isinstance(head, ClassificationHead)  # every model's
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.classification_head = ClassificationHead(head.out.in_features, len(task.label_sets))
+    return model
 
 
 def save_model(folder: Path, saved: SavedModel) -> None:
@@ -66,6 +85,7 @@ def save_model(folder: Path, saved: SavedModel) -> None:
         "task": saved.task.model_dump(mode="json"),
         "model": saved.config.model_dump(mode="json"),
         "vocabulary_hash": saved.vocabulary.hash,
+        **({} if saved.scale is None else {"scale": asdict(saved.scale)}),
     }
     write_text(folder / "config.json", json.dumps(config, indent=2))
 
@@ -88,6 +108,7 @@ def load_model(run: Path, part: str = MODEL) -> SavedModel:
         task = TaskConfig.model_validate(content["task"])
         config = _MODEL.validate_python(content["model"])
         known = content["format"] == FORMAT
+        scale = Scale(**content["scale"]) if "scale" in content else None
     except (ValueError, KeyError, TypeError) as fault:
         what = f"is not a model's config ({type(fault).__name__}: {str(fault).splitlines()[0]})"
         raise InputFault(path, what, "use the release that wrote it, or train again") from None
@@ -103,7 +124,7 @@ def load_model(run: Path, part: str = MODEL) -> SavedModel:
     model = new_model(config, task, vocabulary, seed=0)
     load_weights(folder / "weights.safetensors", model)
     model.eval()
-    return SavedModel(name, model, config, task, vocabulary)
+    return SavedModel(name, model, config, task, vocabulary, scale)
 
 
 def load_pretrained(run: Path, into: SavedModel) -> None:

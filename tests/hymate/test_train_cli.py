@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -296,3 +297,78 @@ def test_a_baseline_trains_and_predicts(place: Place, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "pretrained").exists()
     out = tmp_path / "p.parquet"
     assert hymate("predict", "--model", tmp_path / "run", "--data", place.hospital, "--out", out) == 0
+
+
+def test_several_labels_from_a_cohort_to_figures(place: Place, tmp_path: Path, capsys: Capture) -> None:
+    """A second label set, longer than three days, that every third stay lacks."""
+    data = tmp_path / "data"
+    shutil.copytree(place.hospital, data)
+    days = pl.read_parquet(data / "labels" / "length_of_stay" / "*.parquet")
+    long = (
+        days.gather_every(3, offset=1)
+        .vstack(days.gather_every(3, offset=2))
+        .with_columns((pl.col("float_value") > 3).alias("boolean_value"))
+    )
+    (data / "labels" / "long_stay").mkdir()
+    long.select("subject_id", "prediction_time", "boolean_value").write_parquet(
+        data / "labels" / "long_stay" / "0.parquet"
+    )
+    task = "task={kind: multilabel, names: [in_hospital_mortality, long_stay]}"
+    run = tmp_path / "run"
+    arguments = ("--data", data, "--out", run, "--set", task)
+    assert hymate("train", "--config", place.file, *arguments, "--pretrained", place.run) == 2
+    assert "was pretrained with vocabulary" in one_line(capsys)  # of both hospitals
+    assert hymate("train", "--config", place.file, *arguments, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    counts = [split["labels"] for split in report["data"]["splits"].values()]
+    assert sum(labels["in_hospital_mortality"]["stays"] for labels in counts) == 60
+    assert sum(labels["long_stay"]["stays"] for labels in counts) == 40
+    assert len(report["finetuning"]["positive_weight"]) == 2
+    held_out = report["evaluation"]["held_out"]
+    assert held_out["labels"]["in_hospital_mortality"]["stays"] == 12
+    assert held_out["labels"]["long_stay"]["stays"] < 12
+    out = tmp_path / "p"
+    assert hymate("predict", "--model", run, "--data", data, "--split", "held_out", "--out", out) == 0
+    assert {path.name for path in out.iterdir()} == {"in_hospital_mortality.parquet", "long_stay.parquet"}
+    arguments = ("--predictions", out / "long_stay.parquet", "--labels", data, "--task", "long_stay")
+    capsys.readouterr()
+    assert hymate("evaluate", *arguments, "--bootstrap", 20, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["stays"] == held_out["labels"]["long_stay"]["stays"]
+    assert found["brier"]["value"] == pytest.approx(
+        held_out["labels"]["long_stay"]["brier"]["value"], rel=1e-5
+    )
+    assert hymate("predict", "--model", run, "--data", data, "--task", "long_stay", "--out", out) == 2
+    assert "leave --task out" in one_line(capsys)
+
+
+def test_a_number_from_a_cohort_to_figures(place: Place, tmp_path: Path, capsys: Capture) -> None:
+    run, out = tmp_path / "run", tmp_path / "p.parquet"
+    task = "task={kind: regression, name: length_of_stay}"
+    arguments = ("--out", run, "--set", task, "--pretrained", place.run, "--json")
+    assert hymate("train", "--config", place.file, *arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["finetuning"]["criterion"] == "root mean squared error"
+    days = pl.read_parquet(place.hospital / "labels" / "length_of_stay" / "*.parquet")
+    assert hymate("predict", "--model", run, "--data", place.hospital, "--out", out) == 0
+    table = pl.read_parquet(out)
+    assert table.columns == ["subject_id", "prediction_time", "float_value", "predicted_float_value"]
+    assert sorted(table["float_value"]) == sorted(days["float_value"])
+    known = table["float_value"].to_numpy()
+    assert abs(table["predicted_float_value"].to_numpy().mean() - known.mean()) < known.std()
+    capsys.readouterr()
+    file = run / "predictions" / "held_out.parquet"
+    assert hymate("evaluate", "--predictions", file, "--bootstrap", 20, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    held_out = report["evaluation"]["held_out"]
+    assert {key: found[key] for key in held_out} == held_out
+    assert held_out["mae"]["value"] > 0
+    assert hymate("evaluate", "--predictions", file, "--bootstrap", 0) == 0
+    assert "mean absolute error" in capsys.readouterr().out
+
+
+def test_a_number_is_no_boolean_label(place: Place, tmp_path: Path, capsys: Capture) -> None:
+    arguments = ("--out", tmp_path / "run", "--set", "task.name=length_of_stay")
+    assert hymate("train", "--config", place.file, *arguments) == 2
+    assert "set task.kind to regression" in one_line(capsys)
+    assert list(tmp_path.iterdir()) == []

@@ -171,12 +171,13 @@ def test_a_shared_report_names_nobody(
 def test_what_a_shared_report_tells_of_a_larger_hospital(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """1,000 subjects; Lactate of 995, so that those without are few; Rare of 9."""
+    """1,000 subjects; Lactate of 995, so that those without are few; Rare of 9; Late, but for 3, too late."""
     subjects = range(1000)
     rows = [(subject, NOON, "HR", 60.0 + subject % 50) for subject in subjects]
     rows += [(subject, NOON, "Lactate", float(subject)) for subject in range(995)]
     rows += [(subject, NOON, "Rare", 1.0) for subject in range(9)]
     rows += [(subject, NOON, "Seldom", 1.0) for subject in range(40)]
+    rows += [(subject, NOON if subject < 3 else NOON + 2 * DAY, "Late", 1.0) for subject in range(40)]
     write_dataset(
         tmp_path / "site",
         name="site",
@@ -194,14 +195,15 @@ def test_what_a_shared_report_tells_of_a_larger_hospital(
                 }
             )
         },
-        codes=pl.DataFrame({"code": ["HR", "Lactate", "Rare", "Seldom"]}),
+        codes=pl.DataFrame({"code": ["HR", "Lactate", "Rare", "Seldom", "Late"]}),
     )
     summary = as_json(capsys, tmp_path / "site", *NOW, "--no-identifiers")["summary"]
     codes = {code["code"]: code for code in summary["codes"]}
-    assert list(codes) == ["HR", "Lactate", "Seldom"]
+    assert list(codes) == ["HR", "Lactate", "Late", "Seldom"]
     assert codes["HR"]["missing_subjects"] == 0.0
     assert codes["Lactate"]["missing_subjects"] == "<10"
     assert codes["Seldom"]["missing_subjects"] == 0.96
+    assert codes["Late"]["missing_stays"] == "all but <10"  # 3 have it by their prediction time
     assert codes["HR"]["values"] == {"p1": 60.0, "median": 84.0, "p99": 109.0, "min": None, "max": None}
     assert codes["Lactate"]["values"]["p99"] is None  # fewer than 10 values lie above
     labels = summary["tasks"]["death"]["splits"]

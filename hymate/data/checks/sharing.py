@@ -116,8 +116,9 @@ def _share(share: Share, total: int) -> Share:
     if share is None or isinstance(share, str):
         return share
     count = round(share * total)
-    small = 0 < count < MIN_CELL or 0 < total - count < MIN_CELL
-    return f"<{MIN_CELL}" if small else round(share, 2)
+    if 0 < count < MIN_CELL:
+        return f"<{MIN_CELL}"
+    return f"all but <{MIN_CELL}" if 0 < total - count < MIN_CELL else round(share, 2)
 
 
 def _range(values: ValueRange | None, count: int) -> ValueRange | None:

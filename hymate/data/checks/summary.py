@@ -15,7 +15,7 @@ Count = int | str
 """A number; text ("<10") where a shared report hides it."""
 
 Share = float | str | None
-"""A share in [0, 1]; text ("<10") where it would tell a small count; None when there is nothing to share."""
+"""A share in [0, 1]; text ("<10", "all but <10") where it would tell a small count; None: of nothing."""
 
 
 @dataclass(frozen=True)

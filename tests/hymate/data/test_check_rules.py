@@ -228,6 +228,20 @@ def test_a_subject_without_times_has_nothing_to_predict_from(root: Path) -> None
     assert [found.file for found in report.errors] == ["labels/days/train.parquet", DEATHS]
 
 
+def test_a_row_without_time_after_others_is_out_of_order(root: Path) -> None:
+    store(root / DATA, events(*record(A)[1:], (A, None, "AGE", 60.0), *record(B)))
+    found = only(check(root), "time-order")
+    assert found.examples == (Example(5, 1, A, "no time after 2020-03-01 18:00:00"),)
+
+
+def test_a_birth_may_be_on_a_day_that_stands_for_unknown(root: Path) -> None:
+    """And at midnight; the other events decide about the clock."""
+    rows = [*record(A), *record(B)]
+    rows[1] = (A, dt.datetime(1900, 1, 1), "MEDS_BIRTH", None)
+    store(root / DATA, events(*rows))
+    assert check(root).findings == ()
+
+
 def test_codes_that_repeat_with_and_without_unit_differ(root: Path) -> None:
     edit_codes = pl.read_parquet(root / CODES)
     again = edit_codes.filter(pl.col("code") == "HR").with_columns(unit=pl.lit(None, pl.String))

@@ -190,6 +190,17 @@ class ModelConfig(Frozen):
     d_static: Count = 16
     """Width of the demographics' embedding that is concatenated with the pooled sequence."""
     dropout: Probability = 0.2
+    value_clip: Positive | None = None
+    """z-scores beyond this count as this, at the model's entrance and as forecasting target; None: as
+    they are (they reach 180 in PhysioNet-2012)."""
+    value_embedding: Literal["shared", "affine"] = "shared"
+    """How a value meets its code: e^v = FFN(v) for all codes, or gamma_f FFN(v) with gamma_f of the code."""
+    d_summary: Annotated[int, Field(ge=0)] = 0
+    """Width of the summary branch (each code's count, mean, extremes, trend) at classification; 0: none."""
+    summary_windows: tuple[Count, ...] = (1,)
+    """Equal parts of the look-back that are summarised: (1, 4) is the whole and its quarters."""
+    summary_dropout: Probability = 0.4
+    summary_input_dropout: Probability = 0.1
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> ModelConfig:

@@ -42,12 +42,27 @@ class ScalarEmbedding(nn.Module):
 
 
 class TripletEmbedding(nn.Module):
-    """e = e^f + e^v + e^t (HyMaTE section 3)."""
+    """e = e^f + e^v + e^t (HyMaTE section 3).
 
-    def __init__(self, codes: int, d_model: int, time_scale_hours: float) -> None:
+    `value_clip` bounds the z-scores; with `affine`, e^v = (1 + gamma_f) FFN(v), gamma zero at first: the
+    same number may mean much in one code and little in another.
+    """
+
+    def __init__(
+        self,
+        codes: int,
+        d_model: int,
+        time_scale_hours: float,
+        value_clip: float | None = None,
+        affine: bool = False,
+    ) -> None:
         super().__init__()
         self.time_scale_hours = time_scale_hours
+        self.value_clip = value_clip
         self.feature = nn.Embedding(codes + 1, d_model, padding_idx=0)
+        self.gain = nn.Embedding(codes + 1, d_model, padding_idx=0) if affine else None
+        if self.gain is not None:
+            nn.init.zeros_(self.gain.weight)
         self.value = ScalarEmbedding(d_model)
         self.time = ScalarEmbedding(d_model)
 
@@ -55,11 +70,18 @@ class TripletEmbedding(nn.Module):
         """-> (B, L, d), exactly zero where `batch.mask` is False, whatever stands there."""
         padding = ~batch.mask
         code = batch.code.masked_fill(padding, 0)
-        value = batch.value.masked_fill(padding, 0.0)
+        value = self.clipped(batch.value.masked_fill(padding, 0.0))
         # The look-back window becomes [-1, 1], where tanh is neither flat nor saturated.
         time = batch.time.masked_fill(padding, 0.0) * (2.0 / self.time_scale_hours) - 1.0
-        e: Tensor = self.feature(code) + self.value(value) + self.time(time)  # (B, L, d)
+        e_v = self.value(value)
+        if self.gain is not None:
+            e_v = e_v + e_v * self.gain(code)
+        e: Tensor = self.feature(code) + e_v + self.time(time)  # (B, L, d)
         return e.masked_fill(padding.unsqueeze(-1), 0.0)
+
+    def clipped(self, value: Tensor) -> Tensor:
+        """Values as the model sees them."""
+        return value if self.value_clip is None else value.clamp(-self.value_clip, self.value_clip)
 
 
 class StaticEmbedding(nn.Module):

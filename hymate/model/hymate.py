@@ -10,6 +10,7 @@ Mottalib, Phan, Beheshti, arXiv 2509.24118, section 3 (https://arxiv.org/html/25
     pooled       (B, d)        fusion attention over real observations       attention.py
     s            (B, d_static) embedding of the demographics                 embedding.py
     z            (B, w)        [pooled, s]
+    summary      (B, d_summary) each code's figures, at classification only  summary.py
     heads        forecast (B, V + 1), logits (B,)                            heads.py
 
 Padding stands on the right and the Mamba blocks are causal, so padding never reaches a real
@@ -34,6 +35,7 @@ from hymate.model.layers import RMSNorm
 from hymate.model.mamba import MambaBlock
 from hymate.model.sequence_model import SequenceModel
 from hymate.model.streaming import StackState, first_block_state, step_block
+from hymate.model.summary import SummaryEmbedding
 
 if TYPE_CHECKING:  # a machine with torch alone has no pydantic, and the model needs none
     from hymate.config import ModelConfig
@@ -55,7 +57,9 @@ class HyMaTE(SequenceModel):
         self.static_width = static_width
         self.width = d + (config.d_static if static_width else 0)
 
-        self.embedding = TripletEmbedding(codes, d, time_scale_hours)
+        self.embedding = TripletEmbedding(
+            codes, d, time_scale_hours, config.value_clip, affine=config.value_embedding == "affine"
+        )
         self.embedding_dropout = Dropout(config.dropout)
         self.mamba = nn.ModuleList(
             MambaBlock(d, config.d_state, config.d_conv, config.expand, config.dropout)
@@ -69,7 +73,20 @@ class HyMaTE(SequenceModel):
         self.fusion = FusionAttention(d)
         self.static = StaticEmbedding(static_width, config.d_static) if static_width else None
         self.forecast_head = ForecastHead(self.width, codes)
-        self.classification_head = ClassificationHead(self.width)
+        self.summary = (
+            SummaryEmbedding(
+                codes,
+                static_width,
+                config.d_summary,
+                config.summary_windows,
+                time_scale_hours,
+                config.summary_dropout,
+                config.summary_input_dropout,
+            )
+            if config.d_summary
+            else None
+        )
+        self.classification_head = ClassificationHead(self.width + config.d_summary)
 
     def contextualise(self, batch: TripletBatch) -> Tensor:
         """The Mamba stack: -> (B, L, d), what each observation means after those before it."""
@@ -120,7 +137,12 @@ class HyMaTE(SequenceModel):
 
     def classify(self, batch: TripletBatch) -> Tensor:
         """-> logits (B,)."""
-        logits: Tensor = self.classification_head(self.encode(batch))
+        if batch.mask.shape[1] == 0:
+            batch = _one_padding_column(batch)
+        z = self.encode(batch)
+        if self.summary is not None:
+            z = torch.cat([z, self.summary(batch, self.embedding.clipped(batch.value))], dim=-1)
+        logits: Tensor = self.classification_head(z)
         return logits
 
     def forecast(self, batch: TripletBatch) -> Tensor:

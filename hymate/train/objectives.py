@@ -14,14 +14,17 @@ from torch import Tensor
 from hymate.data.batching import ForecastBatch
 
 
-def forecast_loss(prediction: Tensor, batch: ForecastBatch) -> Tensor:
+def forecast_loss(prediction: Tensor, batch: ForecastBatch, clip: float | None = None) -> Tensor:
     """Masked squared error, mean over the values measured in each stay's next window.
+
+    `clip`: targets beyond it count as it.
 
     prediction (B, V + 1) -> (B,); 0 for a stay of which nothing was measured there.
     STraTS, arXiv 2107.14293, section 3.3, divided per stay instead of per batch.
     """
     measured = batch.target_mask.to(prediction.dtype)  # (B, V + 1)
-    squared = (prediction - batch.target).square() * measured
+    target = batch.target if clip is None else batch.target.clamp(-clip, clip)
+    squared = (prediction - target).square() * measured
     return squared.sum(dim=1) / measured.sum(dim=1).clamp(min=1.0)
 
 

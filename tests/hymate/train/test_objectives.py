@@ -54,3 +54,12 @@ def test_classification_loss_by_hand() -> None:
 )
 def test_class_weight(labels: list[float], weight: float) -> None:
     assert class_weight(np.array(labels)) == weight
+
+
+def test_targets_beyond_the_clip_count_as_the_clip() -> None:
+    measured = torch.tensor([[False, True, True]])
+    prediction = torch.tensor([[0.0, 1.0, 1.0]])
+    target = torch.tensor([[0.0, 180.0, 0.5]])
+    batch = ForecastBatch(input=None, target=target, target_mask=measured)  # type: ignore[arg-type]
+    assert forecast_loss(prediction, batch, clip=5.0).tolist() == [(4.0**2 + 0.5**2) / 2]
+    assert forecast_loss(prediction, batch).tolist() == [(179.0**2 + 0.5**2) / 2]

@@ -56,6 +56,7 @@ class HyMaTE(SequenceModel):
         self.codes = codes
         self.static_width = static_width
         self.width = d + (config.d_static if static_width else 0)
+        self.value_clip = config.value_clip
 
         self.embedding = TripletEmbedding(
             codes, d, time_scale_hours, config.value_clip, affine=config.value_embedding == "affine"

@@ -15,6 +15,8 @@ class SequenceModel(nn.Module, ABC):
 
     can_forecast: ClassVar[bool] = True
     """Whether the model can be pretrained by masked forecasting."""
+    value_clip: float | None = None
+    """Size of z-score beyond which the model takes no value, and is not asked to forecast any."""
 
     @abstractmethod
     def classify(self, batch: TripletBatch) -> Tensor:

@@ -127,7 +127,7 @@ def pretrain_epochs(
 
     def losses(found: ForecastBatch) -> Tensor:
         batch = forecast_on_device(found, device)
-        return forecast_loss(model.forecast(batch.input), batch, model.config.value_clip)
+        return forecast_loss(model.forecast(batch.input), batch, model.value_clip)
 
     return _epochs(
         model,
@@ -223,7 +223,7 @@ def forecast_error(
     with mode(model, training=False), torch.inference_mode():
         for found in fixed_forecast_draws(store, rows, config, FORECAST_DRAWS, seed):
             batch = forecast_on_device(found, device_of(model))
-            losses = forecast_loss(model.forecast(batch.input), batch, model.config.value_clip)
+            losses = forecast_loss(model.forecast(batch.input), batch, model.value_clip)
             total += float(losses.sum())
             stays += batch.target.shape[0]
     return total / stays if stays else None

@@ -17,8 +17,7 @@ cache; `message_ms` is what every training message pays: the fingerprint's look 
 vocabulary and the store. `iterate_triplets_per_s_per_core` is the slowest kind of epoch, without a model,
 in one thread, counting the triplets that the batches hold.
 
-There is no peer in the table: meds-torch-data and PyHealth need other releases of packages that are
-pinned here.
+There is no peer in the table: meds-torch-data needs other releases of packages that are pinned here.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ def check(
 ) -> None:
     """Check a MEDS data set before it joins a study, and see what it holds.
 
+    DIR is the folder that holds data/ and metadata/ (and labels/, unless --labels names another).
+
     Example:
 
         hymate data check north-meds

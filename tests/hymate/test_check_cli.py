@@ -236,7 +236,13 @@ def test_the_command_says_when_it_has_to_be_kept_inside(root: Path) -> None:
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for text in ("hymate data check north-meds", "--no-identifiers", "Exit code 0", "--labels"):
+    for text in (
+        "DIR is the folder that holds data/ and metadata/",
+        "hymate data check north-meds",
+        "--no-identifiers",
+        "Exit code 0",
+        "--labels",
+    ):
         assert text in printed
 
 

@@ -26,6 +26,7 @@ from tests.hymate.data.meds_folders import (
     HOUR,
     NOON,
     NOW,
+    ROW_GROUP,
     SPLITS,
     A,
     B,
@@ -167,6 +168,14 @@ def test_three_occurrences_are_shown_and_all_are_counted(root: Path) -> None:
     assert [example.row for example in found.examples] == [12, 13, 14]
 
 
+def test_the_first_three_of_all_pieces_are_shown(root: Path) -> None:
+    rows = [(B + subject, NOON, "HR", float("nan")) for subject in range(100, 105)]
+    store(root / "data/extra/0.parquet", events(*rows))
+    found = only(check(root, piece_rows=1), "non-finite")
+    assert found.count == 5
+    assert [example.row for example in found.examples] == [0, 1, 2]
+
+
 def test_every_file_has_its_own_finding(root: Path) -> None:
     for split in ("train", "held_out"):
         path = root / "data" / split / "0.parquet"
@@ -226,6 +235,20 @@ def test_a_subject_without_times_has_nothing_to_predict_from(root: Path) -> None
     report = check(root)
     assert names(report) == {"prediction-before-record"}
     assert [found.file for found in report.errors] == ["labels/days/train.parquet", DEATHS]
+
+
+@pytest.mark.parametrize(
+    ("file", "column"),
+    [(DATA, "subject_id"), (DEATHS, "prediction_time"), (SPLITS, "split"), (CODES, "code")],
+)
+def test_a_null_is_reported_wherever_a_value_is_needed(root: Path, file: str, column: str) -> None:
+    table = pl.read_parquet(root / file)
+    last = pl.int_range(pl.len()) == pl.len() - 1
+    store(root / file, table.with_columns(pl.when(~last).then(pl.col(column)).alias(column)))
+    found = only(check(root), "null")
+    assert (found.file, found.what) == (file, f"column {column} is empty (null)")
+    row = len(table) - 1
+    assert [(each.row, each.row_group) for each in found.examples] == [(row, row // ROW_GROUP)]
 
 
 def test_a_row_without_time_after_others_is_out_of_order(root: Path) -> None:

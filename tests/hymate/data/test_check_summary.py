@@ -212,8 +212,11 @@ def test_a_subject_of_two_files_is_one_subject(tmp_path: Path) -> None:
     root = write_good(tmp_path / "good")
     for subject in range(FIRST_SUBJECT, FIRST_SUBJECT + 6):
         extra = root / "data" / "again" / f"{subject}.parquet"
-        store(extra, events((subject, NOON, "HR", 1.0)))
-    summary = check(root).summary
+        store(extra, events((subject, NOON + 2 * DAY, "HR", 1.0)))
+    report = check(root)
+    # The record begins with the earliest event of both files: no prediction comes before it.
+    assert {found.rule.name for found in report.errors} == {"subject-in-two-files"}
+    summary = report.summary
     assert summary.subjects == 6
     assert {code.code: code.subjects for code in summary.codes}["HR"] == 6
 

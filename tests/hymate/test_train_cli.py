@@ -220,7 +220,7 @@ def test_two_trainings_in_one_place_are_refused(place: Place, capsys: Capture) -
     import fcntl
 
     with (place.run / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH)
         assert hymate("train", "--out", place.run, "--resume") == 2
     assert "another process is training here" in one_line(capsys)
 

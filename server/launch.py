@@ -1,70 +1,62 @@
-"""A private SuperLink for one study: start it, submit the study's bundle, see how it fares, stop it.
+"""A SuperLink for one study: start it, submit the study's bundle, see how it fares, stop it.
 
-Submission goes through Flower's own `flwr run`. Everything Flower and Ray write lies in one temporary
-folder that is removed at the end, and every process started here carries a mark by which it is found
-again, so that nothing outlives the study.
+Two kinds: private on loopback with every hospital simulated, or open to real sites with TLS, node
+keys and a database. Every process started here carries a mark by which it is found again, so that
+nothing outlives the study; what Flower and Ray write for themselves lies in one temporary folder that
+is removed at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from importlib.resources import as_file, files
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from server.control import Control, study_bundle
+from server.federation_config import FederationConfig, split_address
 from server.rounds import StudyFailure
 
 MARK = "HYMATE_LAUNCH"
-CONNECTION = "study"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
+POLL_TASKS, POLL_TASKS_S = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.1"
+"""How often Flower's executor looks for work; its own default of 1 s is felt in every round."""
 
 
 class SuperLink:
-    """A running SuperLink in simulation mode that serves one study on loopback."""
+    """A SuperLink that runs, and the one study submitted to it."""
 
-    def __init__(self, process: subprocess.Popen[bytes], home: Path, log: Path, mark: str) -> None:
+    def __init__(
+        self, control: Control, process: subprocess.Popen[bytes] | None, log: Path | None, mark: str
+    ) -> None:
+        self.control = control
         self._process = process
-        self._home = home
         self._mark = mark
-        self._run_id = ""
+        self._run_id = 0
         self.log = log
 
-    def submit(self, run_config: Mapping[str, str | int], federation: Mapping[str, str | int]) -> None:
+    def submit(
+        self, run_config: Mapping[str, str | int], federation: Mapping[str, str | int] | None = None
+    ) -> None:
         """Submit the app bundle; raises `StudyFailure` with Flower's own words where it is refused."""
-        with as_file(files("deploy") / "app") as bundle:
-            answer = self._flwr(
-                "run",
-                str(bundle),
-                CONNECTION,
-                "--run-config",
-                _toml(run_config),
-                "--federation-config",
-                _toml(federation),
-                "--format",
-                "json",
-            )
-        if not answer.get("success"):
-            raise StudyFailure(f"Flower did not take the study: {answer.get('error-message', answer)}")
-        self._run_id = str(answer["run-id"])
+        self._run_id = self.control.start(study_bundle(), run_config, federation)
 
     def alive(self) -> bool:
-        """Whether SuperLink itself still runs."""
-        return self._process.poll() is None
+        """Whether SuperLink itself still runs, as far as this machine can tell."""
+        return self._process is None or self._process.poll() is None
 
     def working(self) -> bool:
         """Whether the process that carries the study (Flower's `flwr-simulation`) is running."""
@@ -77,57 +69,73 @@ class SuperLink:
 
     def verdict(self) -> tuple[str, str]:
         """The run's status and details as Flower tells them."""
-        answer = self._flwr("ls", CONNECTION, "--run-id", self._run_id, "--format", "json")
-        runs = answer.get("runs") or [{}]
-        return str(runs[0].get("status", "unknown")), str(runs[0].get("status-details", ""))
+        return self.control.verdict(self._run_id)
 
-    def _flwr(self, *words: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [_tool("flwr"), *words],
-            env=_environment(self._home, self._mark),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        try:
-            answer = json.loads(done.stdout)
-        except json.JSONDecodeError:
-            words_said = (done.stderr or done.stdout).strip().splitlines()
-            raise StudyFailure(
-                f"flwr {words[0]} failed: {words_said[-1] if words_said else 'no output'}"
-            ) from None
-        return dict(answer)
+    def stop_study(self) -> None:
+        """Tell Flower that the study is over, so that sites stop working for it."""
+        if self._run_id:
+            self.control.stop(self._run_id)
+
+    def last_words(self) -> str:
+        """The last line of SuperLink's log, for a one-line cause."""
+        return last_line(self.log) if self.log else "its log is where it was started"
 
 
 @contextlib.contextmanager
 def superlink(log: Path) -> Iterator[SuperLink]:
-    """A SuperLink for the length of a `with` block; on leaving, everything it started is gone."""
+    """A private SuperLink that simulates every site, for the length of a `with` block."""
+    port = _free_port()
+    words = ["--insecure", "--simulation", *_listening("127.0.0.1", port)]
+    program = [_tool("flower-superlink")]
+    with _running(program + words, log, Control(f"127.0.0.1:{port}", None), None) as link:
+        yield link
+
+
+@contextlib.contextmanager
+def deployed_superlink(federation: FederationConfig, folder: Path) -> Iterator[SuperLink]:
+    """A SuperLink that real sites reach, for the length of a `with` block.
+
+    TLS, node keys, gRPC health; `folder` keeps its database and log, so that a resumed study finds
+    its sites under the same node ids.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tls = federation.tls
+    words = [
+        "--ssl-certfile",
+        str(tls.certificate),
+        "--ssl-keyfile",
+        str(tls.key),
+        "--ssl-ca-certfile",
+        str(tls.ca),
+        "--enable-supernode-auth",
+        "--database",
+        str(folder.resolve() / "state.db"),
+        "--health-server-address",
+        federation.health_address,
+        *_listening(*split_address(federation.address)),
+    ]
+    program = [sys.executable, "-m", "server.gate"]
+    control = Control(federation.local_address(), tls.ca)
+    with _running(program + words, folder / "superlink.log", control, tls.ca) as link:
+        yield link
+
+
+@contextlib.contextmanager
+def named_superlink(federation: FederationConfig) -> Iterator[SuperLink]:
+    """The SuperLink that `federation.superlink` names; it stays up when the `with` block is left."""
+    with Control(federation.local_address(), federation.tls.ca) as control:
+        yield SuperLink(control, None, None, "")
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str], log: Path, control: Control, ca: Path | None) -> Iterator[SuperLink]:
+    """SuperLink as a child process; on leaving, everything it started is gone."""
     home = Path(tempfile.mkdtemp(prefix="hymate-"))  # short: Ray puts sockets below it
     mark = secrets.token_hex(8)
-    port = _free_port()
     (home / "ray").mkdir()
-    (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
-        f'address = "127.0.0.1:{port}"\ninsecure = true\n',
-        encoding="utf-8",
-    )
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "server.guard",
-                _tool("flower-superlink"),
-                "--insecure",
-                "--simulation",
-                "--isolation",
-                "subprocess",
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(port),
-                "--disable-runtime-dependency-installation",
-            ],
+            [sys.executable, "-m", "server.guard", *command],
             env=_environment(home, mark),
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -135,11 +143,24 @@ def superlink(log: Path) -> Iterator[SuperLink]:
             start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
         )
     try:
-        _wait_until_healthy(process, port, log)
-        yield SuperLink(process, home, log, mark)
+        _wait_until_healthy(process, control.address, ca, log)
+        with control:
+            yield SuperLink(control, process, log, mark)
     finally:
         _stop(process, mark)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _listening(host: str, port: int) -> list[str]:
+    return [
+        "--isolation",
+        "subprocess",
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--disable-runtime-dependency-installation",
+    ]
 
 
 def _environment(home: Path, mark: str) -> dict[str, str]:
@@ -150,6 +171,9 @@ def _environment(home: Path, mark: str) -> dict[str, str]:
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": os.environ.get(
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL", POLL_TASKS_S
+        ),
         "RAY_TMPDIR": str(home / "ray"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -167,26 +191,35 @@ def _tool(name: str) -> str:
     return found
 
 
-def _toml(values: Mapping[str, str | int]) -> str:
-    return " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, ca: Path | None, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
+    trust = ssl.create_default_context(cafile=ca) if ca else None
+    scheme = "https" if ca else "http"
+    trouble = "no answer"
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise StudyFailure(f"SuperLink ended with code {process.returncode}: {last_line(log)}")
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+        try:
+            urllib.request.urlopen(f"{scheme}://{address}/health", timeout=1, context=trust).close()
+        except urllib.error.URLError as fault:
+            if isinstance(fault.reason, ssl.SSLCertVerificationError):
+                raise StudyFailure(
+                    f"SuperLink at {address} shows a certificate that cannot be verified: "
+                    f"{fault.reason.verify_message}"
+                ) from None
+            trouble = str(fault.reason)
+        except OSError as fault:
+            trouble = str(fault)
+        else:
             return
         time.sleep(0.1)
-    raise StudyFailure(f"SuperLink did not answer within {START_TIMEOUT_S:.0f} s; see {log}")
+    raise StudyFailure(f"SuperLink did not answer within {START_TIMEOUT_S:.0f} s ({trouble}); see {log}")
 
 
 def last_line(log: Path) -> str:

@@ -16,7 +16,7 @@ import yaml
 from hymate.data.meds import MedsDataset
 from hymate.errors import InputFault
 from server.journal import STATUS
-from server.launch import SuperLink, last_line, superlink
+from server.launch import SuperLink, superlink
 from server.rounds import StudyFailure
 from server.study import SimulationConfig, StudyConfig, dump_study
 
@@ -130,13 +130,13 @@ def _follow(link: SuperLink, out: Path, on_progress: Callable[[], None]) -> None
     while not (out / STATUS).is_file():
         on_progress()
         if not link.alive():
-            raise StudyFailure(f"SuperLink ended: {last_line(link.log)}")
+            raise StudyFailure(f"SuperLink ended: {link.last_words()}")
         if link.working():
             last_seen = time.monotonic()
         elif time.monotonic() - last_seen > GRACE_S:
             status, details = link.verdict()
             if status.startswith("finished") and not (out / STATUS).is_file():
-                raise StudyFailure(f"Flower says {status}: {details or last_line(link.log)}")
+                raise StudyFailure(f"Flower says {status}: {details or link.last_words()}")
             last_seen = time.monotonic()
         time.sleep(POLL_S)
     on_progress()

@@ -1,20 +1,27 @@
 """Flower ClientApp of a hospital: decode, call one function, encode.
 
 A fault the coordinator or the site can mend goes back as a `Refusal`; nothing of a traceback leaves
-the hospital.
+the hospital. Every request and its answer stand in the site's own journal.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client import evaluation, queries, training
+from client.journal import Event, note
+from client.policy import check_study, check_task
+from client.round_limit import count_round
 from client.site import SiteConfig, load_site
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
@@ -33,7 +40,7 @@ from hymate.protocol import (
 )
 from hymate.train.loop import LocalHook
 from strategies.registry import make_algorithm
-from strategies.wire import pack, unpack, unpack_weights
+from strategies.wire import CONFIG, pack, unpack, unpack_weights
 
 app = ClientApp()
 
@@ -53,18 +60,66 @@ def site_of(context: Context) -> SiteConfig:
 
 
 def answer(message: Message, context: Context, respond: Answer) -> Message:
-    """Run one handler for this site; a foreseeable fault becomes a `Refusal`."""
+    """Run one handler for this site; whatever goes wrong becomes a `Refusal`.
+
+    A foreseeable fault is sent in its own words. Of anything else only its kind is sent: an exception's
+    text may quote data, so it stays in the site's log.
+    """
     site = site_of(context)
     # Fixed per site, not per machine: the number of threads decides the order of sums.
     torch.set_num_threads(site.threads)
     reuse_memory()
+    began = time.monotonic()
+    asked = _asked(message)
+    note(site, Event.ASKED, f"{asked}: working on it")
+    reason: str | None = None
     try:
         content = respond(site, message.content)
     except InputFault as fault:
-        content = pack(Refusal(site=site.name, reason=str(fault)))
+        reason = str(fault)
+    except OSError as fault:
+        logging.getLogger("hymate").exception("%s", asked)
+        cause = os.strerror(fault.errno) if fault.errno else type(fault).__name__
+        reason = f"site {site.name}: a file cannot be read or written ({cause}); the site's log says which"
+    except Exception as crash:
+        logging.getLogger("hymate").exception("%s", asked)
+        reason = f"site {site.name}: failed with {type(crash).__name__}; the site's log holds the cause"
     finally:
         release_memory()  # a simulation keeps this process for the next site
+    seconds = time.monotonic() - began
+    if reason is None:
+        note(site, Event.ANSWERED, f"{asked}: {_told(content)}{seconds:.1f} s", seconds=round(seconds, 3))
+    else:
+        note(site, Event.REFUSED, f"{asked}: refused: {reason}", seconds=round(seconds, 3))
+        content = pack(Refusal(site=site.name, reason=reason))
     return Message(content, reply_to=message)
+
+
+def _asked(message: Message) -> str:
+    """What a message asks, in a few words."""
+    request = _record(message.content)
+    words = [message.metadata.message_type.split(".")[-1]]
+    if "round" in request:
+        words.append(f"round {request['round']}")
+    if "study" in request:
+        words.append(f"of study {request['study']}")
+    return " ".join(words)
+
+
+def _told(reply: RecordDict) -> str:
+    """What a training round came to; nothing of other answers."""
+    record = _record(reply)
+    if "loss" not in record:
+        return ""
+    return f"loss {record['loss']:.4f} on {record['stays']} stays, "
+
+
+def _record(content: RecordDict) -> dict[str, Any]:
+    """A message's record as plain JSON, whatever its kind; empty where there is none."""
+    try:
+        return dict(json.loads(str(content.config_records[CONFIG]["json"])))
+    except (KeyError, ValueError, TypeError):
+        return {}
 
 
 @app.query("describe")
@@ -99,7 +154,12 @@ def train_round(kind: type[Request], train: Train[Request]) -> Answer:
 
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
         request = unpack(content, kind)
-        model, store = training.received_model(site, request, unpack_weights(content))
+        weights = unpack_weights(content)
+        check_study(site, request.study)
+        check_task(site, request.task)
+        model, store = training.received_model(site, request, weights)
+        phase = "pretrain" if isinstance(request, PretrainRequest) else "finetune"
+        count_round(site, request.study, phase, request.round, weights)
         hook = make_algorithm(request.strategy.name, request.strategy.settings).local_hook()
         reply = train(site, request, model, store, hook)
         return pack(reply, training.sent_weights(model), examples=reply.stays)
@@ -121,6 +181,7 @@ def finetune(message: Message, context: Context) -> Message:
 def alone(message: Message, context: Context) -> Message:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
         request = unpack(content, AloneRequest)
+        check_study(site, request.study)
         model, store = training.received_model(site, request, unpack_weights(content))
         return pack(training.train_by_itself(site, request, model, store))
 
@@ -131,6 +192,7 @@ def alone(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
         request = unpack(content, EvaluateRequest)
+        check_study(site, request.study)
         model, store = training.received_model(site, request, unpack_weights(content))
         return pack(evaluation.evaluate(site, request, model, store))
 

@@ -22,6 +22,33 @@ def check_task(site: SiteConfig, task: TaskConfig) -> None:
         )
 
 
+def check_study(site: SiteConfig, study: str) -> None:
+    """Raise `InputFault` where the site does not train for this study."""
+    allowed = site.policy.studies
+    if allowed is not None and study not in allowed:
+        raise InputFault(
+            f"site {site.name}",
+            f"its policy does not allow the study '{study}'",
+            f"allowed: {', '.join(allowed) or 'none'}; have the site change `policy.studies`",
+        )
+
+
+def in_words(policy: Policy) -> list[str]:
+    """The policy as sentences, for the people who answer for it."""
+    rounds, app = policy.max_rounds_per_study, policy.approved_app
+    return [
+        f"counts of fewer than {policy.min_cell} people do not leave",
+        "tasks: any the site has labels for" if policy.tasks is None else f"tasks: {_listed(policy.tasks)}",
+        "studies: any" if policy.studies is None else f"studies: {_listed(policy.studies)}",
+        "training rounds per study: no limit" if rounds is None else f"training rounds per study: {rounds}",
+        "app: the installed release's bundle, which holds no code" if app is None else f"app: SHA-256 {app}",
+    ]
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none"
+
+
 def publishable(count: int, policy: Policy) -> int | None:
     """The count if it may leave the site: zero, or at least the minimum; else None."""
     return count if count == 0 or count >= policy.min_cell else None

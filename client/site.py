@@ -1,15 +1,18 @@
-"""The site file: where a hospital's data lies, and what the hospital allows."""
+"""The site file: where a hospital's data lies, whom it talks to, and what the hospital allows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from hymate.config import Count, Frozen, load_yaml, parse
+from hymate.errors import InputFault
 
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
+Address = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
+"""HOST:PORT; an IPv6 host stands in brackets."""
 
 
 class Policy(Frozen):
@@ -19,6 +22,32 @@ class Policy(Frozen):
     """Counts below this never leave the site: they are joined with others, or not sent."""
     tasks: tuple[str, ...] | None = None
     """Tasks the site takes part in; none listed means every task it has labels for."""
+    studies: tuple[str, ...] | None = None
+    """Names of the studies the site trains for; null: any."""
+    max_rounds_per_study: Count | None = None
+    """Training rounds (pretraining and fine-tuning together) one study may have from this site; null:
+    no limit. A round asked again with the same weights is the same round."""
+    approved_app: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """SHA-256 of the only Flower app bundle that may run here; null: the bundle of the installed
+    release, which holds no code. `hymate-client check` prints it."""
+
+
+class Coordinator(Frozen):
+    """Whom the site calls, and how it knows that it is them."""
+
+    address: Address
+    """HOST:PORT of the coordinator (`federation.address` of the study)."""
+    ca: Path
+    """Certificate (PEM) of the authority that signed the coordinator's."""
+    health_address: Address | None = None
+    """HOST:PORT of the coordinator's gRPC health service, where the site may reach it; for `check`."""
+
+    @field_validator("address", "health_address")
+    @classmethod
+    def _port_exists(cls, address: str | None) -> str | None:
+        if address is not None and not 1 <= port_of(address) <= 65535:
+            raise ValueError("the port is between 1 and 65535")
+        return address
 
 
 class SiteConfig(Frozen):
@@ -30,16 +59,47 @@ class SiteConfig(Frozen):
     cache: Path = Path("cache")
     """Windows and triplet stores made from the data; rows of patients, safe to delete."""
     state: Path = Path("state")
-    """What the site must remember between rounds; not safe to delete while a study runs."""
+    """What the site must remember: optimiser moments, rounds given, its journal; not safe to delete
+    while a study runs."""
     policy: Policy = Policy()
     threads: Count = 1
     """CPU threads of one training step. Fixed, so that a repeated run gives the same bits."""
+    coordinator: Coordinator | None = None
+    """Needed by `hymate-client`; a simulation needs none."""
+    key: Path | None = None
+    """The site's private key (`hymate-client keygen`), readable by its owner alone."""
+    health_address: Address | None = "127.0.0.1:9094"
+    """Where the running client answers gRPC health checks; null: nowhere."""
 
 
 def load_site(path: Path) -> SiteConfig:
     """Read a site file; `InputFault` names file, key and remedy."""
     site = parse(SiteConfig, load_yaml(path), path)
     folder = path.resolve().parent
-    return site.model_copy(
-        update={field: folder / getattr(site, field) for field in ("data", "cache", "state")}
-    )
+    paths = {field: folder / getattr(site, field) for field in ("data", "cache", "state")}
+    if site.key is not None:
+        paths["key"] = folder / site.key
+    found: dict[str, object] = dict(paths)
+    if site.coordinator is not None:
+        found["coordinator"] = site.coordinator.model_copy(update={"ca": folder / site.coordinator.ca})
+    return site.model_copy(update=found)
+
+
+def connection_of(site: SiteConfig, path: Path) -> tuple[Coordinator, Path]:
+    """The coordinator and the site's key; `InputFault` where the site file (at `path`) lacks one."""
+    if site.coordinator is None:
+        raise InputFault(
+            path, "key 'coordinator' is missing", "add coordinator: {address: HOST:PORT, ca: ca.crt}"
+        )
+    if site.key is None:
+        raise InputFault(path, "key 'key' is missing", "make one with 'hymate-client keygen' and name it")
+    return site.coordinator, site.key
+
+
+def host_of(address: str) -> str:
+    """The host of HOST:PORT, without brackets."""
+    return address.rsplit(":", 1)[0].strip("[]")
+
+
+def port_of(address: str) -> int:
+    return int(address.rsplit(":", 1)[1])

@@ -117,7 +117,11 @@ def train(
         if config is not None:
             with notes.status("reading the data"):
                 centralised.start(out, wanted)
-        report = centralised.train(run, display)
+        try:
+            report = centralised.train(run, display)
+        except KeyboardInterrupt:
+            display.note(f"stopped; 'hymate train --out {out} --resume' goes on")
+            raise
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:

@@ -41,7 +41,8 @@ class Watcher(Protocol):
     """Who is told how a training fares."""
 
     def prepared(self, data: dict[str, Any], steps: dict[str, int], done: tuple[Progress, ...]) -> None:
-        """Data are read. steps: optimiser's steps in a round of each phase, about; done: rounds behind us."""
+        """Data are read. steps: optimiser's steps in a round, about, of each phase there is; done: rounds
+        behind us."""
 
     def round(self, progress: Progress) -> None:
         """One more round is done."""
@@ -97,7 +98,7 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
             load_pretrained(run.path, saved)
             pretrain = pretrain.model_copy(update={"rounds": 0})
         done = rounds_done(run.state)
-        watcher.prepared(data, _steps(config, store), done)
+        watcher.prepared(data, _steps(config, pretrain.rounds, store), done)
         journal = Journal(run, done)
 
         def on_progress(progress: Progress) -> None:
@@ -175,13 +176,11 @@ def _note_threads(data: dict[str, Any], watcher: Watcher) -> None:
         )
 
 
-def _steps(config: TrainConfig, store: TripletStore) -> dict[str, int]:
-    """Steps in a round of each phase; a little fewer where stays cannot be cut for a forecast."""
+def _steps(config: TrainConfig, pretraining: int, store: TripletStore) -> dict[str, int]:
+    """Steps in a round of each phase there is; a little fewer where stays cannot be cut for a forecast."""
 
     def steps(stays: int, settings: PretrainConfig | FinetuneConfig) -> int:
         return -(-stays // settings.batch_size) * settings.local_epochs
 
-    return {
-        "pretrain": steps(len(store.rows("train")), config.pretrain),
-        "finetune": steps(len(labelled(store, "train")), config.finetune),
-    }
+    before = {"pretrain": steps(len(store.rows("train")), config.pretrain)} if pretraining else {}
+    return {**before, "finetune": steps(len(labelled(store, "train")), config.finetune)}

@@ -14,7 +14,6 @@ from hymate.train.alone import Progress
 
 TITLES = {"pretrain": "pretraining (masked forecasting)", "finetune": "fine-tuning on the label"}
 RECENT = 3  # rounds whose mean time says how long the next ones take
-PHASES = ("pretrain", "finetune")
 
 
 class Steps:
@@ -42,7 +41,7 @@ class Display:
         self._bars: Bars | None = None
         self._bar = TaskID(0)
         self._steps: dict[str, int] = {}
-        self._phase = ""
+        self._counting = False
         self._done: list[Progress] = []
         self.hook = Steps(self._step) if console.is_terminal else None
 
@@ -65,6 +64,7 @@ class Display:
             self._say(f"left out  {count:7,} stays: {reason}")
         if done:
             self._say(f"going on after {done[-1].phase} {done[-1].round}/{done[-1].rounds}")
+        self._say(TITLES[self._under_way()[0]])
         if self._console.is_terminal:
             self._bars = Bars(
                 TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[left]}"),
@@ -76,9 +76,6 @@ class Display:
     def round(self, progress: Progress) -> None:
         """Say how the round went, and how long the phase still takes."""
         self._done.append(progress)
-        if progress.phase != self._phase:
-            self._phase = progress.phase
-            self._say(TITLES[progress.phase])
         parts = [f"  {progress.round}/{progress.rounds}", f"loss {progress.loss:.4f}"]
         if progress.forecast_error is not None:
             parts.append(f"tuning error {progress.forecast_error:.4f}")
@@ -92,8 +89,9 @@ class Display:
         if progress.round < progress.rounds:
             parts.append(self._left(progress))
         self._say(", ".join(parts))
-        if self._bars is not None:
-            self._bars.reset(self._bar, description="", total=None, left="")
+        if progress.phase == "pretrain" and progress.round == progress.rounds:
+            self._say(TITLES["finetune"])
+        self._counting = False
 
     def note(self, text: str) -> None:
         """Something a person should know."""
@@ -108,12 +106,10 @@ class Display:
     def _step(self) -> None:
         """A step of the round under way begins."""
         assert self._bars is not None  # steps are only counted on a terminal
-        task = self._bars.tasks[0]
-        if task.total is None:
+        if not self._counting:
             phase, number = self._under_way()
-            self._bars.reset(
-                self._bar, description=f"{phase} {number}", total=self._steps[phase], left="", completed=0
-            )
+            self._bars.reset(self._bar, description=f"{phase} {number}", total=self._steps[phase], left="")
+            self._counting = True
         self._bars.update(self._bar, advance=1)
         remaining = self._bars.tasks[0].time_remaining
         if remaining is not None:
@@ -121,7 +117,7 @@ class Display:
 
     def _under_way(self) -> tuple[str, int]:
         if not self._done:
-            return "pretrain", 1
+            return next(iter(self._steps)), 1
         last = self._done[-1]
         if last.phase == "pretrain" and last.round == last.rounds:
             return "finetune", 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,9 +179,13 @@ def test_one_class_is_said(place: Place, tmp_path: Path, capsys: Capture) -> Non
     assert "negative" in found["undefined"]
 
 
-def test_shared_pretraining_is_the_same_pretraining(place: Place, tmp_path: Path) -> None:
+def test_shared_pretraining_is_the_same_pretraining(place: Place, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "second"
     assert hymate("train", "--config", place.file, "--out", out, "--pretrained", place.run) == 0
+    told = capsys.readouterr().err
+    assert "fine-tuning on the label\n  1/2, loss " in told
+    assert ", at most " in told
+    assert "pretraining" not in told
     weights = [(run / "model" / "weights.safetensors").read_bytes() for run in (place.run, out)]
     assert weights[0] == weights[1]
     report = json.loads((out / "report.json").read_text())
@@ -372,3 +378,16 @@ def test_a_number_is_no_boolean_label(place: Place, tmp_path: Path, capsys: Capt
     assert hymate("train", "--config", place.file, *arguments) == 2
     assert "set task.kind to regression" in one_line(capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate"])
+def test_help_has_an_example_and_imports_nothing_heavy(command: str) -> None:
+    script = (
+        "import sys; from hymate.cli import app; from hymate.command import run_command; "
+        f"code = run_command(app, 'hymate', [{command!r}, '--help']); "
+        "heavy = {'torch', 'polars', 'numpy', 'pyarrow', 'sklearn'} & set(sys.modules); "
+        "sys.exit(f'imported: {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"hymate {command} --" in done.stdout

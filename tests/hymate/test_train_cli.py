@@ -185,7 +185,7 @@ def test_shared_pretraining_is_the_same_pretraining(place: Place, tmp_path: Path
     told = capsys.readouterr().err
     assert "fine-tuning on the label\n  1/2, loss " in told
     assert ", at most " in told
-    assert "pretraining" not in told
+    assert "masked forecasting" not in told
     weights = [(run / "model" / "weights.safetensors").read_bytes() for run in (place.run, out)]
     assert weights[0] == weights[1]
     report = json.loads((out / "report.json").read_text())

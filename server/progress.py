@@ -1,15 +1,19 @@
-"""What a person sees while a study runs: a live line on a terminal, plain lines elsewhere."""
+"""What a person sees while a study runs: a live table or line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
 
-from server.journal import METRICS
+from server.journal import METRICS, PARTICIPATION
+from server.study_view import StudyView
 
 TITLES = {
     "describe": "asking every hospital what it holds",
@@ -22,13 +26,31 @@ TITLES = {
 }
 
 
+class Lines:
+    """A file of JSON lines that grows: each call gives what is new and whole."""
+
+    def __init__(self, path: Path, *, from_end: bool = False) -> None:
+        self._path = path
+        self._read = path.stat().st_size if from_end and path.is_file() else 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as stream:
+            stream.seek(self._read)
+            whole, newline, _ = stream.read().rpartition(b"\n")  # the rest is still being written
+        self._read += len(whole) + len(newline)
+        for line in whole.splitlines():
+            yield json.loads(line)
+
+
 class Progress:
     """Reads a run's `metrics.jsonl` as it grows and says each new thing once, on stderr."""
 
-    def __init__(self, run: Path, console: Console) -> None:
-        self._path = run / METRICS
+    def __init__(self, run: Path, console: Console, *, resumed: bool = False) -> None:
+        """Args: resumed: what the run said before is old news."""
+        self._metrics = Lines(run / METRICS, from_end=resumed)
         self._console = console
-        self._read = 0
         self._began = time.monotonic()
         self._status = console.status("starting Flower and Ray") if console.is_terminal else None
         if self._status:
@@ -36,40 +58,83 @@ class Progress:
 
     def __call__(self) -> None:
         """Say what was written since the last call."""
-        if not self._path.is_file():
-            return
-        with self._path.open(encoding="utf-8") as stream:
-            stream.seek(self._read)
-            text = stream.read()
-        whole, _, _ = text.rpartition("\n")  # a line still being written is left for the next call
-        self._read += len((whole + "\n").encode()) if whole else 0
-        for line in whole.splitlines():
-            self._say(json.loads(line))
+        for event in self._metrics:
+            describe(event, self._console, self._began)
+            if self._status and event["event"] == "began":
+                self._status.update(TITLES.get(event["phase"], event["phase"]))
 
     def close(self) -> None:
         if self._status:
             self._status.stop()
 
-    def _say(self, event: dict[str, Any]) -> None:
-        phase, kind = event["phase"], event["event"]
-        elapsed = time.strftime("%M:%S", time.gmtime(time.monotonic() - self._began))
-        if kind == "began":
-            self._console.print(
-                f"[dim]{elapsed}[/dim]  {TITLES.get(phase, phase)}", highlight=False, soft_wrap=True
-            )
-            if self._status:
-                self._status.update(TITLES.get(phase, phase))
-        elif kind == "frozen":
-            self._console.print(
-                f"       {event['codes']} codes agreed, {event['dropped']} dropped, "
-                f"hash {event['hash'][:12]}",
-                highlight=False,
-            )
-        elif kind == "round":
-            self._console.print(f"       {_round(event)}", highlight=False, soft_wrap=True)
+
+class DeploymentProgress:
+    """The same lines, and how each site fares: a table on a terminal, else a line for each trouble."""
+
+    def __init__(self, run: Path, console: Console, view: StudyView, *, resumed: bool = False) -> None:
+        self._metrics = Lines(run / METRICS, from_end=resumed)
+        self._participation = Lines(run / PARTICIPATION, from_end=resumed)
+        self._console = console
+        self._view = view
+        self._began = time.monotonic()
+        self._title = "starting SuperLink"
+        self._last_wait = ""
+        self._live = Live(console=console, transient=True) if console.is_terminal else None
+        if self._live:
+            self._live.start()
+            self._show()
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def waiting(self, online: Mapping[str, bool]) -> None:
+        self._view.waiting(online)
+        self._title = "waiting for sites"
+        words = ", ".join(f"{site} {status}" for site, status in self._view.status.items())
+        if words != self._last_wait and not self._live:
+            self.say(f"waiting for sites: {words}")
+        self._last_wait = words
+        self._show()
+
+    def __call__(self) -> None:
+        """Say what was written since the last call."""
+        for event in self._metrics:
+            self._view.progress(event)
+            self._title = TITLES.get(self._view.phase, self._view.phase)
+            describe(event, self._console, self._began)
+        for line in self._participation:
+            self._view.participation(line)
+            if line["outcome"] != "replied":
+                reason = f": {line['reason']}" if line.get("reason") else ""
+                self.say(f"       {line['site']} {line['outcome']}{reason}")
+        self._show()
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
+
+    def _show(self) -> None:
+        if self._live:
+            self._live.update(self._view.table(self._title))
 
 
-def _round(event: dict[str, Any]) -> str:
+def describe(event: Mapping[str, Any], console: Console, began: float) -> None:
+    """One thing of `metrics.jsonl` in words."""
+    phase, kind = event["phase"], event["event"]
+    elapsed = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - began)).removeprefix("00:")
+    if kind == "began":
+        title = escape(TITLES.get(phase, phase))
+        console.print(f"[dim]{elapsed}[/dim]  {title}", highlight=False, soft_wrap=True)
+    elif kind == "frozen":
+        console.print(
+            f"       {event['codes']} codes agreed, {event['dropped']} dropped, hash {event['hash'][:12]}",
+            highlight=False,
+        )
+    elif kind == "round":
+        console.print(f"       {_round(event)}", highlight=False, soft_wrap=True)
+
+
+def _round(event: Mapping[str, Any]) -> str:
     parts = [f"round {event['round']}/{event['rounds']}", f"loss {_number(event['loss'])}"]
     if "forecast_error" in event:
         parts.append(f"before it tuning error {_number(event['forecast_error'])}")

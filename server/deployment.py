@@ -1,0 +1,252 @@
+"""A study with real sites: let their keys in, wait for them, submit the study, follow it, end in order."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hymate.durable import write_text
+from hymate.errors import InputFault
+from server.control import Unreachable, study_bundle
+from server.federation_config import FederationConfig
+from server.journal import STATUS, write_status
+from server.launch import SuperLink, deployed_superlink, named_superlink
+from server.rounds import StudyFailure
+from server.simulation import set_aside
+from server.study import StudyConfig, dump_study, load_study
+
+Report = dict[str, Any]
+SITES = "sites.json"
+POLL_S = 0.3
+ASK_S = 2.0
+"""How often Flower is asked about nodes and the run."""
+SILENCE_S = 60.0
+"""How long a SuperLink may leave us without an answer before it counts as gone."""
+GRACE_S = 5.0
+"""How long Flower may call a run finished before the study's own last word must be on disk."""
+
+
+class Audience(Protocol):
+    """Who is told how it goes."""
+
+    def say(self, line: str) -> None:
+        """One thing that happened once."""
+
+    def waiting(self, online: Mapping[str, bool]) -> None:
+        """Which sites are connected, while the study waits for them."""
+
+    def __call__(self) -> None:
+        """Look at what the run folder says now."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One study, its federation and its run folder."""
+
+    study: StudyConfig
+    federation: FederationConfig
+    out: Path
+
+    @classmethod
+    def of(cls, study: StudyConfig, out: Path) -> Deployment:
+        if study.federation is None:
+            raise InputFault(
+                "study", "has no `federation:` section", "`flower-server --init DIR` writes an example"
+            )
+        return cls(study, study.federation, out)
+
+    def run(
+        self,
+        audience: Audience,
+        *,
+        resume: bool = False,
+        on_report: Callable[[Report], None],
+        keep: bool = False,
+    ) -> None:
+        """Carry the study to its end; `on_report` is given `report.json`'s content.
+
+        However this is left, nothing that it started runs any more. `keep` goes on after the report,
+        until SuperLink ends or the command is interrupted.
+
+        Raises:
+            InputFault: `resume` names a run of another study.
+            StudyFailure: the study ended early; the message is the cause in one line.
+            KeyboardInterrupt: passed on, after the study was stopped and `status.json` says so.
+        """
+        if self._lay_out(resume) == "finished":
+            audience.say("this study has finished already")
+            on_report(self._report())
+            return
+        try:
+            with self._superlink() as link:
+                try:
+                    self._carry(link, audience)
+                    on_report(self._report())
+                    if keep:
+                        self._stay(link, audience)
+                except BaseException:
+                    with suppress(StudyFailure):
+                        link.stop_study()
+                    raise
+        except KeyboardInterrupt:
+            if not self.finished():
+                write_status(self.out, "stopped", "interrupted at the coordinator; go on with --resume")
+            raise
+        except StudyFailure as failure:
+            if not self._state():
+                write_status(self.out, "failed", str(failure))
+            raise
+
+    def finished(self) -> bool:
+        """Whether the study has come to its report."""
+        return self._state() == "finished"
+
+    def _superlink(self) -> AbstractContextManager[SuperLink]:
+        if self.federation.superlink is not None:
+            return named_superlink(self.federation)
+        return deployed_superlink(self.federation, self.out / "superlink")
+
+    def _lay_out(self, resume: bool) -> str:
+        """Make the run folder, or check that the one to go on with is this study's; how that ended."""
+        if not resume:
+            set_aside(self.out)
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_text(self.out / "study.yaml", dump_study(self.study))
+            return ""
+        earlier = load_study(self.out / "study.yaml")
+        changed = _difference(earlier, self.study)
+        if changed:
+            raise InputFault(
+                self.out / "study.yaml",
+                f"the run was begun with another '{changed}'",
+                "give the study file it was begun with, or begin anew without --resume",
+            )
+        if (state := self._state()) == "finished":
+            return state
+        (self.out / STATUS).unlink(missing_ok=True)
+        write_text(self.out / "study.yaml", dump_study(self.study))
+        return state
+
+    def _carry(self, link: SuperLink, audience: Audience) -> None:
+        if self.federation.superlink is None:
+            # A database that outlived its SuperLink may hold the run that broke off.
+            for run in link.control.unfinished():
+                link.control.stop(run)
+        names = self._register(link)
+        audience.say(f"app bundle sha256 {study_bundle().sha256} (a site may name it in policy.approved_app)")
+        self._wait_for_sites(link, names, audience)
+        link.submit({"run": str(self.out.resolve()), "sites": len(names)})
+        self._follow(link, audience)
+
+    def _register(self, link: SuperLink) -> dict[int, str]:
+        """Let every site's key in; `sites.json` says which node is which site."""
+        names = {
+            link.control.register(entry.public_key).node_id: site
+            for site, entry in self.federation.sites.items()
+        }
+        write_text(self.out / SITES, json.dumps({str(node): site for node, site in names.items()}, indent=2))
+        return names
+
+    def _wait_for_sites(self, link: SuperLink, names: Mapping[int, str], audience: Audience) -> None:
+        """Until the required sites and the quorum are connected."""
+        rules = self.study.participation
+        required = {site for site, entry in self.federation.sites.items() if entry.required}
+        deadline = time.monotonic() + self.federation.wait_minutes * 60
+        while True:
+            _check_alive(link)
+            online = {
+                names[node.node_id]: node.online
+                for node in link.control.nodes().values()
+                if node.node_id in names
+            }
+            audience.waiting(online)
+            there = {site for site, is_online in online.items() if is_online}
+            if required <= there and rules.satisfied(there, len(names)):
+                return
+            if time.monotonic() > deadline:
+                needed = required | set(rules.required)
+                away = [
+                    f"{site} (required)" if site in needed else site
+                    for site in names.values()
+                    if site not in there
+                ]
+                raise StudyFailure(
+                    f"{len(there)} of {len(names)} sites connected within "
+                    f"{self.federation.wait_minutes:g} minutes; missing: {', '.join(away)}; let them run "
+                    "`hymate-client check`"
+                )
+            time.sleep(min(ASK_S, max(deadline - time.monotonic(), 0.1)))
+
+    def _follow(self, link: SuperLink, audience: Audience) -> None:
+        """Wait for the end that the ServerApp writes down; a run that Flower gave up is an end too."""
+        heard = asked = time.monotonic()
+        ended: float | None = None
+        while not (self.out / STATUS).is_file():
+            audience()
+            _check_alive(link)
+            now = time.monotonic()
+            if now - asked > ASK_S:
+                asked = now
+                try:
+                    status, details = link.verdict()
+                except Unreachable:
+                    if now - heard > SILENCE_S:
+                        raise
+                    continue
+                heard = now
+                ended = (ended or now) if status.startswith("finished") else None
+                if ended is not None and now - ended > GRACE_S:
+                    raise StudyFailure(
+                        f"Flower says {status}: {details or link.last_words()}; go on with --resume"
+                    )
+            time.sleep(POLL_S)
+        audience()
+        status = json.loads((self.out / STATUS).read_text(encoding="utf-8"))
+        if status["state"] != "finished":
+            raise StudyFailure(status["cause"])
+        self._let_finish(link)
+
+    def _let_finish(self, link: SuperLink) -> None:
+        """Give Flower a moment to write down that the run has ended."""
+        deadline = time.monotonic() + 10
+        with suppress(StudyFailure):
+            while not link.verdict()[0].startswith("finished") and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+
+    def _stay(self, link: SuperLink, audience: Audience) -> None:
+        audience.say(
+            f"SuperLink stays up for the next study: let its federation.superlink be "
+            f"{self.federation.local_address()}; Ctrl-C ends it"
+        )
+        while link.alive() and self.federation.superlink is None:
+            time.sleep(POLL_S)
+
+    def _report(self) -> Report:
+        return dict(json.loads((self.out / "report.json").read_text(encoding="utf-8")))
+
+    def _state(self) -> str:
+        with suppress(FileNotFoundError):
+            return str(json.loads((self.out / STATUS).read_text(encoding="utf-8"))["state"])
+        return ""
+
+
+def _check_alive(link: SuperLink) -> None:
+    if not link.alive():
+        raise StudyFailure(f"SuperLink ended: {link.last_words()}; go on with --resume")
+
+
+WHERE_NOT_WHAT = {"federation", "participation", "simulation"}
+"""Sections that may change when a study goes on: they say where it runs, not what it learns."""
+
+
+def _difference(earlier: StudyConfig, now: StudyConfig) -> str:
+    """The first section in which two studies differ in what they learn."""
+    for key in StudyConfig.model_fields:
+        if key not in WHERE_NOT_WHAT and getattr(earlier, key) != getattr(now, key):
+            return key
+    return ""

@@ -1,0 +1,79 @@
+"""The files `flower-server --init` writes: a study to fill in, and the steps to its first run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hymate.durable import write_text
+from hymate.errors import InputFault
+
+STUDY = """\
+# One study, led by this coordinator. Paths start at this file.
+# See whether it is complete: flower-server --config study.yaml --dry-run
+name: my-study
+seed: 0
+
+task:
+  name: in_hospital_mortality   # every site needs labels/in_hospital_mortality/ in its MEDS data set
+  lookback_hours: 48
+
+pretrain: {rounds: 10}          # masked forecasting; 0 leaves the phase out
+finetune: {rounds: 10, patience: 5}
+strategy: {name: fedavg}
+evaluation: {local_baseline: true}   # also train every site by itself, and compare
+
+participation:
+  quorum: 1.0                   # sites a round needs: a share (0.67) or a number (2)
+  required: []                  # names of sites that every round needs, whatever the quorum
+  deadline_minutes: 60          # how long a round waits; later replies are written down and dropped
+  retries: 1                    # how often a site that failed is asked again within the deadline
+
+federation:
+  address: 0.0.0.0:9092         # where the coordinator listens; sites need to reach this port only
+  public_address: coordinator.example.org:9092   # CHANGE: what sites call it; in the certificate
+  health_address: 127.0.0.1:9091                 # gRPC health, for probes on this machine
+  tls:
+    certificate: tls/server.crt
+    key: tls/server.key
+    ca: tls/ca.crt              # every site gets a copy of this one
+  sites:                        # CHANGE: the sites by name, each with the public key it sent
+    north: {public_key: keys/north.pub, required: true}   # required: the study waits for it
+    south: {public_key: keys/south.pub}
+  wait_minutes: 60              # for the required sites and the quorum
+"""
+
+README = """\
+# Leading a study
+
+1. Write in `study.yaml` by which name or address sites reach this machine (`public_address`) and which
+   sites take part.
+2. Make the certificates, naming the same host (more than one `--host` is fine):
+
+       flower-server certificates --out tls --host coordinator.example.org
+
+   Send `tls/ca.crt` to every site. `tls/ca.key` signs certificates: keep it away from this machine.
+3. Each site runs `hymate-client keygen` and sends its `.pub` file. Check by another channel (telephone)
+   that it came from the site, then put it into `keys/`. The private key never leaves the site.
+4. See whether everything is in place; nothing is started:
+
+       flower-server --config study.yaml --dry-run
+
+5. Lead the study. Sites may start before or after; the run folder is `runs/my-study`:
+
+       flower-server --config study.yaml
+
+   Stopped, or the machine went down? The same command with `--resume` goes on after the last complete
+   round.
+"""
+
+
+def write_example(folder: Path) -> list[Path]:
+    """Write `study.yaml` and `README.md`; raises `InputFault` where one of them is there already."""
+    files = {folder / "study.yaml": STUDY, folder / "README.md": README}
+    for path in files:
+        if path.exists():
+            raise InputFault(path, "is there already", "name another folder")
+    (folder / "keys").mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        write_text(path, text)
+    return list(files)

@@ -1,0 +1,289 @@
+"""Flower's SuperNode as this site runs it: the only module that touches flwr's internals.
+
+`run` calls flwr's own `flower-supernode` with three things put around its connection:
+
+- a bundle must be approved by the site (`client.approval`). The site is the node's one *trusted
+  entity*: it signs, with a key that lives as long as the process, the bundles it approves, and Flower's
+  own verification refuses all others before anything of them is unpacked. What is refused is also
+  emptied, so that nothing could run even if that verification were gone.
+- it asks for messages more often than every 3 s: the longer it has waited, the less often;
+- what becomes of the connection is told in plain lines.
+
+flwr offers no public hook for these. `install` looks for every name it relies on and refuses to start
+where one is gone: a site never runs with half of its protection.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import inspect
+import json
+import os
+import signal
+import sys
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives import serialization as form
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from flwr.app import Error
+from flwr.common.constant import ErrorCode
+from flwr.supercore.fab import Fab
+from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
+from flwr.supernode import fleet_http_connection as transport
+from flwr.supernode import start_client_internal as node
+
+from client.approval import objection_to
+from client.journal import Event, note
+from client.keygen import fingerprint_of, public_key_of
+from client.site import SiteConfig, connection_of, load_site
+from hymate.errors import InputFault
+
+ENTITY = "site"
+LONGEST_WAIT_S = 1.0
+SHORTEST_WAIT_S = 0.05
+REMIND_S = 300.0
+"""An outage is told again after this long."""
+
+_PARAMETERS = {
+    "http_request_response": [
+        "server_address",
+        "insecure",
+        "root_certificates",
+        "authentication_keys",
+        "max_retries",
+        "max_wait_time",
+    ],
+    "_verify_fab": ["fab", "trusted_entities"],
+}
+_RETRY_PARTS = ("on_success", "on_backoff", "should_giveup", "wait_gen_factory")
+
+Connection = tuple[Any, ...]
+"""node id, receive, send, get_run, get_fab, pull_object, push_object, confirm_message_received."""
+
+
+class Approver:
+    """The site's signature under the bundles that may run here."""
+
+    def __init__(self, site: SiteConfig) -> None:
+        self._site = site
+        self._key = ed25519.Ed25519PrivateKey.generate()
+
+    @property
+    def public(self) -> str:
+        key = self._key.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH)
+        return key.decode("ascii")
+
+    def judge(self, fab: Fab) -> Fab:
+        """The bundle with the site's signature; or, where it is refused, emptied and without one."""
+        objection = objection_to(fab.content, self._site.policy.approved_app)
+        if objection is not None:
+            reason = (
+                f"site {self._site.name}: does not run this app: {objection}; run the same hymate-federated "
+                "release at both ends, or have the site change `policy.approved_app`"
+            )
+            node.FAB_VERIFICATION_ERROR = Error(ErrorCode.INVALID_FAB, reason)
+            note(self._site, Event.REFUSED, f"an app the coordinator sent: {objection}")
+            return Fab(fab.hash_str, b"", {})
+        signed_at = int(time.time())
+        digest = hashlib.sha256(fab.content).digest()
+        signature = self._key.sign(create_message_to_sign(digest, signed_at))
+        mark = {
+            "signed_at": signed_at,
+            "signature": urlsafe_b64encode(signature).decode("ascii").rstrip("="),
+        }
+        return Fab(fab.hash_str, fab.content, {"valid_license": "yes", ENTITY: json.dumps(mark)})
+
+
+class Line:
+    """Tells what becomes of the connection: each change once, an outage again now and then."""
+
+    def __init__(self, site: SiteConfig, address: str, fingerprint: str) -> None:
+        self._site = site
+        self._address = address
+        self._fingerprint = fingerprint
+        self._down: str | None = None
+        self._told = 0.0
+
+    def up(self) -> None:
+        note(self._site, Event.CONNECTED, f"connected to {self._address}; waiting for work")
+        self._down = None
+
+    def works(self) -> None:
+        """A call came through."""
+        if self._down is not None:
+            self.up()
+
+    def fails(self, fault: BaseException | None) -> None:
+        cause = self._in_words(fault)
+        if cause != self._down or time.monotonic() - self._told > REMIND_S:
+            note(self._site, Event.WAITING, f"waiting for {self._address}: {cause}")
+            self._down, self._told = cause, time.monotonic()
+
+    def _in_words(self, fault: BaseException | None) -> str:
+        text = " ".join(str(fault).split())
+        if isinstance(fault, httpx.HTTPStatusError):
+            if fault.response.status_code == httpx.codes.UNAUTHORIZED:
+                return (
+                    "it does not accept this site's signature; its state was begun anew, or the clocks "
+                    "differ ('hymate-client check' tells)"
+                )
+            if "activate-node" in str(fault.request.url) and fault.response.is_client_error:
+                return (
+                    f"it does not know this site's key ({self._fingerprint}); send the public key to the "
+                    "coordinator"
+                )
+            return f"it answers with HTTP status {fault.response.status_code}"
+        if "certificate" in text.lower():
+            reason = text.split("certificate verify failed:")[-1].split(" (_ssl")[0].strip()
+            return f"its certificate is not accepted ({reason}); 'hymate-client check' says more"
+        return f"not reachable ({text or type(fault).__name__}); trying again"
+
+
+def install(site: SiteConfig, approver: Approver, line: Line) -> None:
+    """Put the site's rules around Flower's connection.
+
+    Raises:
+        InputFault: this flwr is not built the way the rules need; nothing is started then.
+    """
+    _demand_known_flwr()
+    original, make_retry = transport.http_request_response, vars(transport)["make_simple_http_retry_invoker"]
+
+    def retry() -> Any:
+        return _telling(make_retry(), line)
+
+    @contextmanager
+    def connection(*given: Any, **named: Any) -> Iterator[Connection]:
+        with original(*given, **named) as (number, receive, send, get_run, get_fab, *rest):
+            line.up()
+            yield (
+                number,
+                _patient(receive),
+                send,
+                get_run,
+                lambda fab_hash, run_id: approver.judge(get_fab(fab_hash, run_id)),
+                *rest,
+            )
+
+    vars(transport)["make_simple_http_retry_invoker"] = retry
+    vars(node)["http_request_response"] = connection
+    # The loop looks for a finished answer every 0.5 s; it may look more often.
+    vars(node)["time"] = SimpleNamespace(sleep=lambda s: time.sleep(min(s, SHORTEST_WAIT_S)))
+
+
+def _demand_known_flwr() -> None:
+    unknown = [
+        name
+        for name, parameters in _PARAMETERS.items()
+        if name not in vars(node) or list(inspect.signature(vars(node)[name]).parameters) != parameters
+    ]
+    unknown += [name for name in ("FAB_VERIFICATION_ERROR", "time") if name not in vars(node)]
+    if "make_simple_http_retry_invoker" not in vars(transport):
+        unknown.append("make_simple_http_retry_invoker")
+    else:
+        made = vars(transport)["make_simple_http_retry_invoker"]()
+        unknown += [name for name in _RETRY_PARTS if not hasattr(made, name)]
+    if unknown:
+        raise InputFault(
+            "flwr", f"is built otherwise than this release needs ({', '.join(unknown)})", "install flwr 1.41"
+        )
+
+
+def _patient(receive: Callable[[], Any]) -> Callable[[], Any]:
+    """Ask until there is a message: at intervals of a tenth of the time waited so far, 1 s at most."""
+
+    def wait() -> Any:
+        began = time.monotonic()
+        while (found := receive()) is None:
+            waited = time.monotonic() - began
+            time.sleep(min(LONGEST_WAIT_S, max(SHORTEST_WAIT_S, waited / 10)))
+        return found
+
+    return wait
+
+
+def _telling(invoker: Any, line: Line) -> Any:
+    """The same retries, for ever, at most 10 s apart, and every change told."""
+    on_backoff, on_success, gives_up = invoker.on_backoff, invoker.on_success, invoker.should_giveup
+
+    def backoff(state: Any) -> None:
+        on_backoff(state)
+        line.fails(state.exception)
+
+    def success(state: Any) -> None:
+        on_success(state)
+        line.works()
+
+    def giveup(fault: Exception) -> bool:
+        unauthorised = (
+            isinstance(fault, httpx.HTTPStatusError)
+            and fault.response.status_code == httpx.codes.UNAUTHORIZED
+        )
+        if unauthorised:  # flwr ends the process in the next call
+            line.fails(fault)
+        final = bool(gives_up(fault))
+        if final:
+            line.fails(fault)
+        return final
+
+    def delays() -> Iterator[float]:
+        yield from (0.5, 1.0, 2.0, 5.0)
+        while True:
+            yield 10.0
+
+    invoker.on_backoff, invoker.on_success, invoker.should_giveup = backoff, success, giveup
+    invoker.wait_gen_factory = delays
+    return invoker
+
+
+def run(path: Path, site: SiteConfig, port: int) -> None:
+    """Be the SuperNode of the site file at `path` until stopped; `port`: loopback, for its own parts."""
+    from flwr.supernode.cli import flower_supernode
+
+    coordinator, key = connection_of(site, path)
+    approver = Approver(site)
+    install(site, approver, Line(site, coordinator.address, fingerprint_of(public_key_of(key))))
+    trusted = site.state / "flower" / "trusted-entities.yaml"
+    trusted.write_text(json.dumps({ENTITY: approver.public}), encoding="utf-8")
+    sys.argv = [
+        "flower-supernode",
+        *("--superlink", coordinator.address),
+        *("--root-certificates", str(coordinator.ca)),
+        *("--auth-supernode-private-key", str(key)),
+        *("--node-config", f"site={json.dumps(str(path.resolve()))}"),
+        *("--isolation", "subprocess"),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--trusted-entities", str(trusted)),
+    ]
+    if site.health_address is not None:
+        sys.argv += ["--health-server-address", site.health_address]
+    flower_supernode()
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m client.supernode SITE PORT PARENT`: `run`, ending when process PARENT does."""
+    path, port, parent = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the kernel was told
+        return 1
+    try:
+        run(path, load_site(path), port)
+    except InputFault as fault:
+        print(fault, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -178,7 +178,9 @@ class ModelConfig(Frozen):
     name: Literal["hymate"] = "hymate"
     """Other names mean baselines: `hymate.model.config`."""
     d_model: Count = 64
-    mamba_blocks: Count = 2
+    mamba_blocks: Annotated[int, Field(ge=0)] = 2
+    bidirectional: bool = False
+    """Each Mamba block gets a second one that reads the stay from its last observation to its first."""
     d_state: Count = 16
     d_conv: Annotated[int, Field(ge=2, le=4)] = 4
     expand: Count = 2
@@ -187,9 +189,16 @@ class ModelConfig(Frozen):
     attention_window: Count | None = None
     """Observations that attention sees on each side of one's own; None: all. Given, time is linear in
     length."""
+    pooling: Literal["fusion", "mean", "last"] = "fusion"
+    """How a stay's observations become one vector: fusion attention, their mean, or the last of them."""
+    static: bool = True
+    """Whether the model sees the demographics."""
     d_static: Count = 16
     """Width of the demographics' embedding that is concatenated with the pooled sequence."""
     dropout: Probability = 0.2
+    embedding: Literal["sum", "concat", "code_value"] = "sum"
+    """A triplet as the sum of its feature's, value's and time's embedding; as these side by side, each with
+    a third of d_model; or as one token of a table, for the code and the decile of the value, without time."""
     value_clip: Positive | None = None
     """z-scores beyond this count as this, at the model's entrance and as forecasting target; None: as
     they are (they reach 180 in PhysioNet-2012)."""
@@ -206,6 +215,14 @@ class ModelConfig(Frozen):
     def _heads_divide_width(self) -> ModelConfig:
         if self.d_model % self.attention_heads:
             raise ValueError(f"attention_heads {self.attention_heads} does not divide d_model {self.d_model}")
+        return self
+
+    @model_validator(mode="after")
+    def _embedding_is_possible(self) -> ModelConfig:
+        if self.embedding == "concat" and self.d_model < 3:
+            raise ValueError(f"embedding concat needs d_model 3 or more, not {self.d_model}")
+        if self.embedding == "code_value" and self.value_embedding == "affine":
+            raise ValueError("embedding code_value has no value embedding that value_embedding could scale")
         return self
 
 

@@ -77,7 +77,8 @@ from hymate.train.loop import finetune_epochs, make_optimiser, score
 sizes = SimpleNamespace(
     d_model=8, mamba_blocks=1, d_state=4, d_conv=4, expand=2, attention_layers=1, attention_heads=2,
     attention_window=None, d_static=4, dropout=0.1, value_clip=5.0, value_embedding="affine", d_summary=4,
-    summary_windows=(1, 2), summary_dropout=0.1, summary_input_dropout=0.0,
+    summary_windows=(1, 2), summary_dropout=0.1, summary_input_dropout=0.0, embedding="sum", pooling="fusion",
+    static=True, bidirectional=False,
 )
 rng = np.random.default_rng(0)
 lengths = rng.integers(1, 9, 12)

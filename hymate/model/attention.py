@@ -1,4 +1,4 @@
-"""Self-attention over a stay's observations, and the attention that pools them to one vector.
+"""Self-attention over a stay's observations, and what pools them to one vector.
 
 HyMaTE, arXiv 2509.24118, section 3; fusion attention is STraTS', arXiv 2107.14293, section 3.2.3.
 
@@ -11,6 +11,8 @@ HyMaTE, arXiv 2509.24118, section 3; fusion attention is STraTS', arXiv 2107.142
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -58,8 +60,20 @@ class AttentionLayer(nn.Module):
         return x
 
 
-class FusionAttention(nn.Module):
-    """Pool a stay's observations: a_i = u^T tanh(W c_i + b), softmax, weighted sum."""
+class Pooling(nn.Module, ABC):
+    """A stay's observations as one vector: their sum, each with a weight."""
+
+    @abstractmethod
+    def weights(self, c: Tensor, mask: Tensor) -> Tensor:
+        """c (B, L, d), mask (B, L) -> weights (B, L): sum to 1, or all 0 without observations."""
+
+    def forward(self, c: Tensor, mask: Tensor) -> Tensor:
+        """c (B, L, d), mask (B, L) -> pooled (B, d)."""
+        return torch.einsum("bl,bld->bd", self.weights(c, mask), c)
+
+
+class FusionAttention(Pooling):
+    """a_i = u^T tanh(W c_i + b), softmax."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -67,11 +81,29 @@ class FusionAttention(nn.Module):
         self.score = Linear(d_model, 1, bias=False)  # a bias would cancel in the softmax
 
     def weights(self, c: Tensor, mask: Tensor) -> Tensor:
-        """c (B, L, d), mask (B, L) -> attention weights (B, L): sum to 1, or all 0 without observations."""
         a: Tensor = self.score(torch.tanh(self.hidden(c))).squeeze(-1)  # (B, L)
         lowest = torch.finfo(a.dtype).min  # finite: a row of padding stays finite
         return a.masked_fill(~mask, lowest).softmax(dim=1).masked_fill(~mask, 0.0)
 
-    def forward(self, c: Tensor, mask: Tensor) -> Tensor:
-        """c (B, L, d), mask (B, L) -> pooled (B, d)."""
-        return torch.einsum("bl,bld->bd", self.weights(c, mask), c)
+
+class MeanPooling(Pooling):
+    """Every observation counts the same. No parameters."""
+
+    def weights(self, c: Tensor, mask: Tensor) -> Tensor:
+        real = mask.to(c.dtype)
+        return real / real.sum(dim=1, keepdim=True).clamp(min=1.0)
+
+
+class LastPooling(Pooling):
+    """The last observation alone counts, as in EHRMamba (arXiv 2405.14567). No parameters."""
+
+    def weights(self, c: Tensor, mask: Tensor) -> Tensor:
+        later = mask.flip(1).cumsum(dim=1).flip(1)  # real observations from here on, this one included
+        return (mask & (later == 1)).to(c.dtype)
+
+
+def make_pooling(kind: str, d_model: int) -> Pooling:
+    """The pooling of `ModelConfig.pooling`."""
+    if kind == "fusion":
+        return FusionAttention(d_model)
+    return MeanPooling() if kind == "mean" else LastPooling()

@@ -8,19 +8,24 @@ STraTS' continuous value embedding, arXiv 2107.14293, section 3.2.1.
     f, v, t      (B, L)      code index, z-score, hours since the window's start
     e^f          (B, L, d)   row f of a table
     e^v, e^t     (B, L, d)   FFN(v), FFN(t):  1 -> sqrt(d) -> d, tanh between
-    e            (B, L, d)   e^f + e^v + e^t, zero where padding is
+    e            (B, L, d)   e^f + e^v + e^t, zero where padding is (two other ways: for comparison)
     S, d_static  width of the demographics and of their embedding
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from statistics import NormalDist
 
 import torch
 from torch import Tensor, nn
 
 from hymate.data.batching import TripletBatch
 from hymate.model.layers import Linear
+
+BINS = 10
+EDGES = tuple(NormalDist().inv_cdf(i / BINS) for i in range(1, BINS))
 
 
 class ScalarEmbedding(nn.Module):
@@ -41,11 +46,35 @@ class ScalarEmbedding(nn.Module):
         return embedded
 
 
-class TripletEmbedding(nn.Module):
+class ObservationEmbedding(nn.Module, ABC):
+    """A batch's observations as vectors. `value_clip` bounds the z-scores."""
+
+    def __init__(self, value_clip: float | None) -> None:
+        super().__init__()
+        self.value_clip = value_clip
+
+    def forward(self, batch: TripletBatch) -> Tensor:
+        """-> (B, L, d), exactly zero where `batch.mask` is False, whatever stands there."""
+        padding = ~batch.mask
+        code = batch.code.masked_fill(padding, 0)
+        value = self.clipped(batch.value.masked_fill(padding, 0.0))
+        e = self.embed(batch.time.masked_fill(padding, 0.0), code, value)
+        return e.masked_fill(padding.unsqueeze(-1), 0.0)
+
+    def clipped(self, value: Tensor) -> Tensor:
+        """Values as the model sees them."""
+        return value if self.value_clip is None else value.clamp(-self.value_clip, self.value_clip)
+
+    @abstractmethod
+    def embed(self, time: Tensor, code: Tensor, value: Tensor) -> Tensor:
+        """time, code, value (B, L) -> (B, L, d)."""
+
+
+class TripletEmbedding(ObservationEmbedding):
     """e = e^f + e^v + e^t (HyMaTE section 3).
 
-    `value_clip` bounds the z-scores; with `affine`, e^v = (1 + gamma_f) FFN(v), gamma zero at first: the
-    same number may mean much in one code and little in another.
+    With `affine`, e^v = (1 + gamma_f) FFN(v), gamma zero at first: the same number may mean much in one
+    code and little in another.
     """
 
     def __init__(
@@ -56,32 +85,65 @@ class TripletEmbedding(nn.Module):
         value_clip: float | None = None,
         affine: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(value_clip)
         self.time_scale_hours = time_scale_hours
-        self.value_clip = value_clip
-        self.feature = nn.Embedding(codes + 1, d_model, padding_idx=0)
-        self.gain = nn.Embedding(codes + 1, d_model, padding_idx=0) if affine else None
+        of_feature, of_value, of_time = self.widths(d_model)
+        self.feature = nn.Embedding(codes + 1, of_feature, padding_idx=0)
+        self.gain = nn.Embedding(codes + 1, of_value, padding_idx=0) if affine else None
         if self.gain is not None:
             nn.init.zeros_(self.gain.weight)
-        self.value = ScalarEmbedding(d_model)
-        self.time = ScalarEmbedding(d_model)
+        self.value = ScalarEmbedding(of_value)
+        self.time = ScalarEmbedding(of_time)
 
-    def forward(self, batch: TripletBatch) -> Tensor:
-        """-> (B, L, d), exactly zero where `batch.mask` is False, whatever stands there."""
-        padding = ~batch.mask
-        code = batch.code.masked_fill(padding, 0)
-        value = self.clipped(batch.value.masked_fill(padding, 0.0))
+    def widths(self, d_model: int) -> tuple[int, int, int]:
+        """Of e^f, e^v and e^t."""
+        return d_model, d_model, d_model
+
+    def embed(self, time: Tensor, code: Tensor, value: Tensor) -> Tensor:
         # The look-back window becomes [-1, 1], where tanh is neither flat nor saturated.
-        time = batch.time.masked_fill(padding, 0.0) * (2.0 / self.time_scale_hours) - 1.0
+        e_t = self.time(time * (2.0 / self.time_scale_hours) - 1.0)
         e_v = self.value(value)
         if self.gain is not None:
             e_v = e_v + e_v * self.gain(code)
-        e: Tensor = self.feature(code) + e_v + self.time(time)  # (B, L, d)
-        return e.masked_fill(padding.unsqueeze(-1), 0.0)
+        return self.joined(self.feature(code), e_v, e_t)
 
-    def clipped(self, value: Tensor) -> Tensor:
-        """Values as the model sees them."""
-        return value if self.value_clip is None else value.clamp(-self.value_clip, self.value_clip)
+    def joined(self, e_f: Tensor, e_v: Tensor, e_t: Tensor) -> Tensor:
+        """The parts as one vector, (B, L, d)."""
+        return e_f + e_v + e_t
+
+
+class ConcatenatedTriplets(TripletEmbedding):
+    """e = [e^f, e^v, e^t], each with a third of d_model of its own; what does not divide goes to e^f.
+
+    In a sum, two triplets whose parts differ can have the same vector ("semantic collision"), the more
+    so the smaller d_model; side by side they cannot. HyMaTE compares both; its text is not said to give
+    the shares, so they are equal here.
+    """
+
+    def widths(self, d_model: int) -> tuple[int, int, int]:
+        return d_model - 2 * (d_model // 3), d_model // 3, d_model // 3
+
+    def joined(self, e_f: Tensor, e_v: Tensor, e_t: Tensor) -> Tensor:
+        return torch.cat([e_f, e_v, e_t], dim=-1)
+
+
+class CodeValueTokens(ObservationEmbedding):
+    """No triplets: an observation is one token, its code and the bin of its value; order alone is time.
+
+    What sequence models of records without a triplet embedding do: values cut into bins beside their
+    code as tokens of a table, as in EHRMamba (arXiv 2405.14567, section 3). The bins are the deciles of
+    the standard normal, since values are z-scores; codes without values fall into one bin.
+    """
+
+    def __init__(self, codes: int, d_model: int, value_clip: float | None = None) -> None:
+        super().__init__(value_clip)
+        self.token = nn.Embedding((codes + 1) * BINS, d_model)
+
+    def embed(self, time: Tensor, code: Tensor, value: Tensor) -> Tensor:
+        """`time` is not read."""
+        edges = value.new_tensor(EDGES)
+        embedded: Tensor = self.token(code * BINS + torch.bucketize(value, edges, right=True))
+        return embedded
 
 
 class StaticEmbedding(nn.Module):

@@ -27,12 +27,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hymate.data.batching import TripletBatch
-from hymate.model.attention import AttentionLayer, FusionAttention
+from hymate.errors import InputFault
+from hymate.model.attention import AttentionLayer, make_pooling
 from hymate.model.dropout import Dropout
-from hymate.model.embedding import StaticEmbedding, TripletEmbedding
+from hymate.model.embedding import (
+    CodeValueTokens,
+    ConcatenatedTriplets,
+    ObservationEmbedding,
+    StaticEmbedding,
+    TripletEmbedding,
+)
 from hymate.model.heads import ClassificationHead, ForecastHead
 from hymate.model.layers import RMSNorm
 from hymate.model.mamba import MambaBlock
+from hymate.model.reversal import reorder, reversed_order
 from hymate.model.sequence_model import SequenceModel
 from hymate.model.streaming import StackState, first_block_state, step_block
 from hymate.model.summary import SummaryEmbedding
@@ -45,8 +53,10 @@ class HyMaTE(SequenceModel):
     """The model, its forecasting head and its classification head.
 
     `codes` is V, `static_width` is S (0: no demographics, z is the pooled sequence alone), and
-    `time_scale_hours` the task's look-back. There are no buffers: Opacus refuses them, and
-    everything that is learned is a parameter.
+    `time_scale_hours` the task's look-back. The configuration can take parts away or exchange them
+    (`embedding`, `pooling`, `static`, no blocks, no layers, `bidirectional`).
+
+    There are no buffers: Opacus refuses them, and everything that is learned is a parameter.
     """
 
     def __init__(self, config: ModelConfig, codes: int, static_width: int, time_scale_hours: float) -> None:
@@ -55,12 +65,12 @@ class HyMaTE(SequenceModel):
         self.config = config
         self.codes = codes
         self.static_width = static_width
+        if not config.static:
+            static_width = 0
         self.width = d + (config.d_static if static_width else 0)
         self.value_clip = config.value_clip
 
-        self.embedding = TripletEmbedding(
-            codes, d, time_scale_hours, config.value_clip, affine=config.value_embedding == "affine"
-        )
+        self.embedding = _make_embedding(config, codes, time_scale_hours)
         self.embedding_dropout = Dropout(config.dropout)
         self.mamba = nn.ModuleList(
             MambaBlock(d, config.d_state, config.d_conv, config.expand, config.dropout)
@@ -71,7 +81,7 @@ class HyMaTE(SequenceModel):
             for _ in range(config.attention_layers)
         )
         self.norm = RMSNorm(d)
-        self.fusion = FusionAttention(d)
+        self.fusion = make_pooling(config.pooling, d)
         self.static = StaticEmbedding(static_width, config.d_static) if static_width else None
         self.forecast_head = ForecastHead(self.width, codes)
         self.summary = (
@@ -88,10 +98,21 @@ class HyMaTE(SequenceModel):
             else None
         )
         self.classification_head = ClassificationHead(self.width + config.d_summary)
+        # Last, so that every other part has the first weights it has without.
+        self.backward_mamba = nn.ModuleList(
+            MambaBlock(d, config.d_state, config.d_conv, config.expand, config.dropout)
+            for _ in range(config.mamba_blocks if config.bidirectional else 0)
+        )
 
     def contextualise(self, batch: TripletBatch) -> Tensor:
         """The Mamba stack: -> (B, L, d), what each observation means after those before it."""
         x: Tensor = self.embedding_dropout(self.embedding(batch))  # (B, L, d)
+        if self.config.bidirectional:
+            order = reversed_order(batch.mask)
+            for ahead, back in zip(self.mamba, self.backward_mamba, strict=True):
+                # Both are x and what they add to it.
+                x = ahead(x) + reorder(back(reorder(x, order)), order) - x
+            return x
         for block in self.mamba:
             x = block(x)
         return x
@@ -101,7 +122,13 @@ class HyMaTE(SequenceModel):
         return [block for block in self.mamba if isinstance(block, MambaBlock)]
 
     def first_state(self, stays: int) -> StackState:
-        """What `step` starts from: nothing observed, for `stays` stays."""
+        """What `step` starts from: nothing observed, for `stays` stays.
+
+        Raises `InputFault` for a bidirectional model.
+        """
+        if self.config.bidirectional:
+            what = "reads a stay from its end too: the next observation changes all before it"
+            raise InputFault("model.bidirectional", what, "set it to false to go on step by step")
         return StackState(tuple(first_block_state(block.mixer, stays) for block in self._mamba_blocks))
 
     def step(self, state: StackState, triplet: TripletBatch) -> tuple[Tensor, StackState]:
@@ -112,19 +139,17 @@ class HyMaTE(SequenceModel):
         zeros. The state given is not changed. Raises ValueError for another length, or other stays.
         """
         stays, length = triplet.mask.shape
-        if length != 1 or stays != state.blocks[0].h.shape[0]:
-            raise ValueError(
-                f"step takes one observation of each of {state.blocks[0].h.shape[0]} stays, "
-                f"not {length} of {stays}"
-            )
+        known = state.blocks[0].h.shape[0] if state.blocks else stays
+        if length != 1 or stays != known:
+            raise ValueError(f"step takes one observation of each of {known} stays, not {length} of {stays}")
         x, after = self.embedding(triplet).squeeze(1), []
         for block, before in zip(self._mamba_blocks, state.blocks, strict=True):
             x, new = step_block(block, before, x)
             after.append(new.where(triplet.mask[:, 0], before))
         return x.masked_fill(~triplet.mask, 0.0), StackState(tuple(after))
 
-    def encode(self, batch: TripletBatch) -> Tensor:
-        """-> z (B, w)."""
+    def pool(self, batch: TripletBatch) -> Tensor:
+        """-> pooled (B, d): what the sequence says."""
         if batch.mask.shape[1] == 0:
             batch = _one_padding_column(batch)
         mask = batch.mask
@@ -132,24 +157,48 @@ class HyMaTE(SequenceModel):
         for layer in self.attention:
             x = layer(x, mask)
         pooled: Tensor = self.fusion(self.norm(x), mask)  # (B, L, d) -> (B, d)
-        if self.static is None:
-            return pooled
-        return torch.cat([pooled, self.static(batch.static)], dim=-1)
+        return pooled
+
+    def encode(self, batch: TripletBatch) -> Tensor:
+        """-> z (B, w)."""
+        return self._with_static(self.pool(batch), batch.static)
+
+    def figures(self, batch: TripletBatch) -> Tensor | None:
+        """What the summary branch reads of each stay, constant; None where there is no such branch."""
+        if self.summary is None:
+            return None
+        if batch.mask.shape[1] == 0:
+            batch = _one_padding_column(batch)
+        return self.summary.inputs(batch, self.embedding.clipped(batch.value))
 
     def classify(self, batch: TripletBatch) -> Tensor:
         """-> logits (B,)."""
-        if batch.mask.shape[1] == 0:
-            batch = _one_padding_column(batch)
-        z = self.encode(batch)
-        if self.summary is not None:
-            z = torch.cat([z, self.summary(batch, self.embedding.clipped(batch.value))], dim=-1)
+        return self.classify_pooled(self.pool(batch), batch.static, self.figures(batch))
+
+    def classify_pooled(self, pooled: Tensor, static: Tensor, figures: Tensor | None) -> Tensor:
+        """pooled (B, d), static (B, S), figures as `figures` gives them -> logits (B,)."""
+        z = self._with_static(pooled, static)
+        if self.summary is not None and figures is not None:
+            seen = static if self.config.static else static[:, :0]
+            z = torch.cat([z, self.summary.embed(figures, seen)], dim=-1)
         logits: Tensor = self.classification_head(z)
         return logits
+
+    def _with_static(self, pooled: Tensor, static: Tensor) -> Tensor:
+        return pooled if self.static is None else torch.cat([pooled, self.static(static)], dim=-1)
 
     def forecast(self, batch: TripletBatch) -> Tensor:
         """-> (B, V + 1): each code's first value after the batch's last observation, as z-score."""
         values: Tensor = self.forecast_head(self.encode(batch))
         return values
+
+
+def _make_embedding(config: ModelConfig, codes: int, time_scale_hours: float) -> ObservationEmbedding:
+    if config.embedding == "code_value":
+        return CodeValueTokens(codes, config.d_model, config.value_clip)
+    kind = ConcatenatedTriplets if config.embedding == "concat" else TripletEmbedding
+    affine = config.value_embedding == "affine"
+    return kind(codes, config.d_model, time_scale_hours, config.value_clip, affine)
 
 
 def build_model(

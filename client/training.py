@@ -132,7 +132,7 @@ def _local_round(
             "leave the site out of the study, or add stays",
         )
     optimiser = make_optimiser(model, config)
-    memory = OptimiserMemory(site, request.study, phase)
+    memory = OptimiserMemory(site, request.study, phase, request.run)
     keep = request.strategy.optimiser_state == "keep"
     if keep:
         memory.restore(model, optimiser, request.round)

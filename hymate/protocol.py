@@ -108,7 +108,9 @@ class Training(Frozen):
     """What every message that trains or scores a model carries."""
 
     study: str
-    """Name of the study: what the site remembers between rounds is kept under it."""
+    """Name of the study: what the site remembers between rounds is kept under it ..."""
+    run: str = ""
+    """... and under this run of it, so that a study begun anew finds nothing of the one before."""
     task: TaskConfig
     model: ModelConfig
     vocabulary_hash: str

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import platform
+import secrets
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,10 +18,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from hymate.durable import write_text
 from hymate.errors import InputFault
-from hymate.protocol import DescribeRequest
+from hymate.protocol import AloneReply, DescribeRequest
 from server import phases
-from server.checkpoint import Checkpoints, save_model
+from server.checkpoint import PHASES, Checkpoints, save_model
+from server.exchange import Clock
 from server.journal import METRICS, PARTICIPATION, Journal, write_status
+from server.phase_clock import PhaseClock
 from server.report.figures import Outcome, build_report
 from server.report.page import render_page
 from server.rounds import Federation, StudyFailure
@@ -25,74 +31,91 @@ from server.study import StudyConfig, dump_study, load_study
 
 app = ServerApp()
 
+LOCK = ".lock"
+LOCK_WAIT_S = 30.0
+
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the study whose run directory the run config names."""
+    """Run, or go on with, the study whose run directory the run config names."""
     folder = Path(str(context.run_config["run"]))
-    study = load_study(folder / "study.yaml")
-    try:
-        run_study(grid, study, folder, expected_sites=int(context.run_config["sites"]))
-    except (InputFault, StudyFailure) as fault:
-        write_status(folder, "failed", str(fault))
-        raise
-    except BaseException as fault:
-        write_status(folder, "failed", f"{type(fault).__name__}: {fault}")
-        raise
-    write_status(folder, "finished")
+    with only_one(folder):
+        try:
+            study = load_study(folder / "study.yaml")
+            run_study(grid, study, folder, expected_sites=int(context.run_config["sites"]))
+        except BaseException as fault:
+            with contextlib.suppress(OSError):  # a full disk is a cause, too
+                write_status(folder, "failed", _cause(fault))
+            raise
+        write_status(folder, "finished")
 
 
-def run_study(grid: Grid, study: StudyConfig, folder: Path, expected_sites: int) -> None:
-    """All six phases; what each one needs of the ones before is passed on in plain sight."""
-    journal = Journal(folder)
-    federation = Federation(grid, study.participation, journal)
-    run = phases.Run(study, folder, federation, journal)
-    clock = _Clock()
+def run_study(
+    grid: Grid, study: StudyConfig, folder: Path, expected_sites: int, clock: Clock | None = None
+) -> None:
+    """All six phases, from wherever the run directory's last checkpoint says the study stands."""
+    checkpoints = Checkpoints(folder)
+    last = checkpoints.last
+    stands: dict[str, Any] = last.study if last else {"marks": (0, 0), "seconds": {}, "sites": {}, "run": ""}
+    journal = Journal(folder, (stands["marks"][0], stands["marks"][1]))
+    federation = Federation(
+        grid,
+        study.participation,
+        journal,
+        expected_sites,
+        DescribeRequest(task=study.task),
+        identities(folder),
+        clock,
+    )
+    federation.roster.restore(stands["sites"])
+    laps = PhaseClock(stands["seconds"])
+    run_id = stands["run"] or secrets.token_hex(8)
+    run = phases.Run(study, folder, federation, journal, checkpoints, laps, run_id)
+    for note in checkpoints.notes:
+        journal.metric("resume", "note", text=note)
+    if last:
+        journal.metric("resume", "resumed", after=last.phase, server_round=last.number)
+    federation.wait_for_nodes()
 
-    journal.metric("describe", "began")
-    descriptions = federation.join(expected_sites, DescribeRequest(task=study.task))
-    clock.lap("describe")
+    def begin(phase: str) -> None:
+        laps.begin(phase)
+        done = [] if last is None else PHASES[: PHASES.index(last.phase) + (last.number == 0)]
+        if phase not in done:
+            journal.metric(phase, "began")
 
-    journal.metric("vocabulary", "began")
+    begin("describe")
+    phases.describe(run)
+    begin("vocabulary")
     agreement = phases.agree_vocabulary(run)
     vocabulary = agreement.vocabulary
     model = phases.first_model(study, vocabulary)
     first = phases.weights_of(model)
-    checkpoints = Checkpoints(folder, model)
-    clock.lap("vocabulary")
-
-    journal.metric("pretrain", "began")
-    pretrained = phases.pretrain(run, vocabulary, first, checkpoints)
-    clock.lap("pretrain")
-
-    journal.metric("finetune", "began")
-    tuned = phases.finetune(run, vocabulary, pretrained, descriptions, checkpoints)
+    begin("pretrain")
+    pretrained = phases.pretrain(run, vocabulary, first)
+    begin("finetune")
+    tuned = phases.finetune(run, vocabulary, pretrained)
     save_model(folder, study, vocabulary, model, tuned.weights)
-    clock.lap("finetune")
-
-    journal.metric("evaluate", "began")
-    held_out = phases.score(run, vocabulary, tuned.weights, "held_out")
-    clock.lap("evaluate")
-    alone = []
+    begin("evaluate")
+    held_out = phases.evaluate(run, vocabulary, tuned.weights)
+    alone: dict[str, AloneReply] = {}
     if study.evaluation.local_baseline:
-        journal.metric("alone", "began")
+        begin("alone")
         alone = phases.train_alone(run, vocabulary, first)
-        clock.lap("alone")
 
     journal.metric("report", "began")
     report = build_report(
         Outcome(
             study=study,
-            descriptions=descriptions,
+            descriptions=federation.descriptions,
             vocabulary=vocabulary,
             statistics=agreement.statistics,
-            prepared=agreement.prepared,
-            held_out={reply.site: reply.record.report for reply in held_out},
-            alone={reply.site: reply.record for reply in alone},
+            prepared=federation.prepared,
+            held_out=held_out,
+            alone=alone,
             finetune_rounds=tuned.rounds,
             best_round=tuned.best_round,
             participation=_lines(folder / PARTICIPATION),
-            timings=clock.laps,
+            timings=laps.seconds,
             versions=_versions(),
         )
     )
@@ -103,22 +126,44 @@ def run_study(grid: Grid, study: StudyConfig, folder: Path, expected_sites: int)
     journal.close()
 
 
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the run directory: two processes that carry one study would write over each other.
+
+    The lock goes with the process, however it ends. One that was told to end is given a moment.
+    """
+    with (folder / LOCK).open("w") as lock:
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StudyFailure(f"another process runs the study in {folder}") from None
+                time.sleep(0.2)
+        yield
+
+
+def identities(folder: Path) -> dict[int, str] | None:
+    """Node id -> site name of a deployment, as `sites.json` of the run directory says; else None."""
+    path = folder / "sites.json"
+    if not path.is_file():
+        return None
+    return {int(node): str(name) for node, name in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def _cause(fault: BaseException) -> str:
+    """Why the study ended, in one line."""
+    if isinstance(fault, InputFault | StudyFailure):
+        return str(fault)
+    if isinstance(fault, OSError) and fault.strerror:
+        return f"{fault.filename or 'the run directory'}: {fault.strerror}"
+    return f"{type(fault).__name__}: {fault}"
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-class _Clock:
-    """Seconds of each phase."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._began = self._last = time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        now = time.perf_counter()
-        self.laps[phase] = round(now - self._last, 3)
-        self.laps["total"] = round(now - self._began, 3)
-        self._last = now
 
 
 def _versions() -> dict[str, str]:

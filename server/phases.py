@@ -26,29 +26,49 @@ from hymate.protocol import (
     PrepareReply,
     PrepareRequest,
     PretrainRequest,
+    ScoreReport,
     SiteDescription,
     StatisticsReply,
     StatisticsRequest,
 )
 from hymate.train.early_stopping import EarlyStopping
-from server.checkpoint import Checkpoints
+from server.checkpoint import Checkpoint, Checkpoints
+from server.exchange import Reply
 from server.journal import Journal
+from server.phase_clock import PhaseClock
 from server.pooled import PooledFigures, pooled_figures
-from server.rounds import Federation, Reply
+from server.rounds import Federation
 from server.study import StudyConfig
 from strategies.registry import make_algorithm
+from strategies.screening import LengthCheck
 
 Weights = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What every phase is given."""
+    """What every phase is given, and where a complete phase or round is written down."""
 
     study: StudyConfig
     folder: Path
     federation: Federation
     journal: Journal
+    checkpoints: Checkpoints
+    clock: PhaseClock
+    id: str
+    """Identity of the run: sites keep what they remember under it."""
+
+    def complete(
+        self, phase: str, number: int, facts: dict[str, Any] | None = None, **arrays: Weights
+    ) -> None:
+        """This phase (number 0) or round is done: from here the study goes on after a crash."""
+        study = {
+            "run": self.id,
+            "sites": self.federation.roster.dump(),
+            "seconds": self.clock.seconds,
+            "marks": self.journal.marks(),
+        }
+        self.checkpoints.save(Checkpoint(phase, number, study, facts or {}, **arrays))
 
 
 @dataclass(frozen=True)
@@ -67,24 +87,45 @@ class Agreement:
     vocabulary: Vocabulary
     statistics: Mapping[str, SiteStatistics]
     prepared: Mapping[str, PrepareReply]
+    """Of the sites that agreed in time; `Federation.prepared` also has those that came later."""
+
+
+def describe(run: Run) -> None:
+    """Learn which sites there are and what they hold."""
+    if run.checkpoints.latest("describe") is None and not run.federation.descriptions:
+        run.federation.join()
+        run.complete("describe", 0)
 
 
 def agree_vocabulary(run: Run) -> Agreement:
     """Merge the sites' statistics, freeze the vocabulary, have every site make its store under it."""
-    request = StatisticsRequest(task=run.study.task, mapping=mapping_lines(run.study.vocabulary))
-    replies = run.federation.ask(Action.STATISTICS, request, StatisticsReply)
-    statistics = {reply.site: SiteStatistics.from_json(reply.record.statistics) for reply in replies}
-    vocabulary = build_vocabulary(statistics, run.study.vocabulary)
+    task = run.study.task
+    saved = run.checkpoints.latest("vocabulary")
+    if saved is not None:
+        statistics = {
+            site: SiteStatistics.from_json(text) for site, text in saved.facts["statistics"].items()
+        }
+        vocabulary = Vocabulary.from_json(saved.facts["vocabulary"])
+    else:
+        request = StatisticsRequest(task=task, mapping=mapping_lines(run.study.vocabulary))
+        replies = run.federation.ask(Action.STATISTICS, request, StatisticsReply)
+        statistics = {reply.site: SiteStatistics.from_json(reply.record.statistics) for reply in replies}
+        vocabulary = build_vocabulary(statistics, run.study.vocabulary)
     vocabulary.save(run.folder / "vocabulary.json")
-    prepared = run.federation.ask(
-        Action.PREPARE,
-        PrepareRequest(task=run.study.task, vocabulary=vocabulary.to_json(), vocabulary_hash=vocabulary.hash),
-        PrepareReply,
-    )
-    run.journal.metric(
-        "vocabulary", "frozen", codes=vocabulary.size, dropped=len(vocabulary.dropped), hash=vocabulary.hash
-    )
-    return Agreement(vocabulary, statistics, {reply.site: reply.record for reply in prepared})
+    text = vocabulary.to_json()
+    run.federation.freeze(PrepareRequest(task=task, vocabulary=text, vocabulary_hash=vocabulary.hash))
+    if saved is None:
+        run.federation.agree()
+        run.journal.metric(
+            "vocabulary",
+            "frozen",
+            codes=vocabulary.size,
+            dropped=len(vocabulary.dropped),
+            hash=vocabulary.hash,
+        )
+        said = {site: of.to_json() for site, of in statistics.items()}
+        run.complete("vocabulary", 0, {"vocabulary": text, "statistics": said})
+    return Agreement(vocabulary, statistics, run.federation.prepared)
 
 
 def first_model(study: StudyConfig, vocabulary: Vocabulary) -> HyMaTE:
@@ -103,19 +144,26 @@ def weights_of(model: HyMaTE) -> Weights:
     return {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
 
 
-def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights, checkpoints: Checkpoints) -> Weights:
-    """Masked forecasting over `pretrain.rounds` rounds."""
+def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
+    """Masked forecasting over `pretrain.rounds` rounds; returns the last round's weights."""
     study = run.study
     algorithm = make_algorithm(study.strategy.name, study.strategy.settings)
-    for number in range(1, study.pretrain.rounds + 1):
+    saved = run.checkpoints.latest("pretrain")
+    lengths = LengthCheck(study.participation.norm_factor, saved.facts["lengths"] if saved else ())
+    done = 0
+    if saved is not None:
+        done, weights = saved.number, saved.weights
+        algorithm.restore(saved.strategy)
+    for number in range(done + 1, study.pretrain.rounds + 1):
         request = PretrainRequest(
-            **_training(study, vocabulary),
+            **_training(run, vocabulary),
             round=number,
             pretrain=study.pretrain,
             strategy=study.strategy,
         )
-        weights, replies = run.federation.train_round(algorithm, Action.PRETRAIN, number, request, weights)
-        checkpoints.save_round("pretrain", number, weights)
+        weights, replies = run.federation.train_round(
+            algorithm, Action.PRETRAIN, number, request, weights, lengths
+        )
         run.journal.metric(
             "pretrain",
             "round",
@@ -125,16 +173,13 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights, checkpoints: Ch
             forecast_error=_mean([(reply.record.received_error, reply.record.stays) for reply in replies]),
             slowest_s=max(reply.record.seconds for reply in replies),
         )
+        run.complete(
+            "pretrain", number, {"lengths": lengths.accepted}, weights=weights, strategy=algorithm.state()
+        )
     return weights
 
 
-def finetune(
-    run: Run,
-    vocabulary: Vocabulary,
-    weights: Weights,
-    descriptions: list[SiteDescription],
-    checkpoints: Checkpoints,
-) -> Finetuned:
+def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
     """Rounds on the label until tuning AUROC + average precision stops rising.
 
     Each reply reports on the weights the site *received*, so a round needs one message; the last
@@ -143,63 +188,100 @@ def finetune(
     study = run.study
     algorithm = make_algorithm(study.strategy.name, study.strategy.settings)
     stopping = EarlyStopping(study.finetune.patience)
-    best: Weights = weights
-    best_round, done = 0, 0
-    balance = positive_weight(descriptions)
-    for number in range(1, study.finetune.rounds + 1):
+    balance = positive_weight(run.federation.descriptions)
+    best, best_round, done, ended = weights, 0, 0, False
+    lengths = LengthCheck(study.participation.norm_factor)
+    saved = run.checkpoints.latest("finetune")
+    if saved is not None:
+        facts = saved.facts
+        done, weights, best = saved.number, saved.weights, saved.best
+        balance, best_round, ended = facts["balance"], facts["best_round"], facts["ended"]
+        lengths = LengthCheck(study.participation.norm_factor, facts["lengths"])
+        stopping.restore(facts["stopping"])
+        algorithm.restore(saved.strategy)
+
+    def complete(*, ended: bool) -> None:
+        facts = {
+            "lengths": lengths.accepted,
+            "stopping": stopping.state,
+            "balance": balance,
+            "best_round": best_round,
+            "ended": ended,
+        }
+        run.complete("finetune", done, facts, weights=weights, best=best, strategy=algorithm.state())
+
+    while not ended and not stopping.exhausted and done < study.finetune.rounds:
         request = FinetuneRequest(
-            **_training(study, vocabulary),
-            round=number,
+            **_training(run, vocabulary),
+            round=done + 1,
             finetune=study.finetune,
             positive_weight=balance,
             strategy=study.strategy,
         )
         received = weights
-        weights, replies = run.federation.train_round(algorithm, Action.FINETUNE, number, request, weights)
+        weights, replies = run.federation.train_round(
+            algorithm, Action.FINETUNE, done + 1, request, weights, lengths
+        )
         figures = pooled_figures([reply.record.received for reply in replies])
-        improved = stopping.update(figures.criterion)
-        if improved:
-            best, best_round = received, number - 1
-            checkpoints.save_best(best_round, best)
+        if stopping.update(figures.criterion):
+            best, best_round = received, done
+            run.checkpoints.save_best(best_round, best)
+        done += 1
         run.journal.metric(
             "finetune",
             "round",
-            round=number,
+            round=done,
             rounds=study.finetune.rounds,
             loss=_mean([(reply.record.loss, reply.record.stays) for reply in replies]),
             slowest_s=max(reply.record.seconds for reply in replies),
             best=best_round,
             **_tuning(figures),
         )
-        done = number
-        if stopping.exhausted:
-            return Finetuned(best, best_round, done)
-        checkpoints.save_round("finetune", number, weights)
-    last = pooled_figures([reply.record.report for reply in score(run, vocabulary, weights, "tuning")])
-    run.journal.metric("finetune", "last", **_tuning(last))
-    if stopping.update(last.criterion):
-        best, best_round = weights, done
-        checkpoints.save_best(best_round, best)
+        complete(ended=stopping.exhausted)
+        ended = stopping.exhausted
+    if not ended:
+        last = pooled_figures([reply.record.report for reply in score(run, vocabulary, weights, "tuning")])
+        run.journal.metric("finetune", "last", **_tuning(last))
+        if stopping.update(last.criterion):
+            best, best_round = weights, done
+            run.checkpoints.save_best(best_round, best)
+        complete(ended=True)
     return Finetuned(best, best_round, done)
+
+
+def evaluate(run: Run, vocabulary: Vocabulary, weights: Weights) -> dict[str, ScoreReport]:
+    """Every site's report on its held-out stays."""
+    saved = run.checkpoints.latest("evaluate")
+    if saved is not None:
+        return {site: ScoreReport.model_validate(report) for site, report in saved.facts.items()}
+    reports = {reply.site: reply.record.report for reply in score(run, vocabulary, weights, "held_out")}
+    run.complete("evaluate", 0, {site: report.model_dump(mode="json") for site, report in reports.items()})
+    return reports
+
+
+def train_alone(run: Run, vocabulary: Vocabulary, weights: Weights) -> dict[str, AloneReply]:
+    """Every site's own model, for comparison; only its figures come back."""
+    saved = run.checkpoints.latest("alone")
+    if saved is not None:
+        return {site: AloneReply.model_validate(reply) for site, reply in saved.facts.items()}
+    request = AloneRequest(
+        **_training(run, vocabulary),
+        pretrain=run.study.pretrain,
+        finetune=run.study.finetune,
+    )
+    replies = run.federation.ask(Action.ALONE, request, AloneReply, weights)
+    alone = {reply.site: reply.record for reply in replies}
+    run.complete("alone", 0, {site: record.model_dump(mode="json") for site, record in alone.items()})
+    return alone
 
 
 def score(run: Run, vocabulary: Vocabulary, weights: Weights, split: str) -> list[Reply[EvaluateReply]]:
     """Every site's report on one split under these weights."""
     request = EvaluateRequest(
-        **_training(run.study, vocabulary),
+        **_training(run, vocabulary),
         split=split,  # type: ignore[arg-type]
     )
     return run.federation.ask(Action.EVALUATE, request, EvaluateReply, weights)
-
-
-def train_alone(run: Run, vocabulary: Vocabulary, weights: Weights) -> list[Reply[AloneReply]]:
-    """Every site's own model, for comparison; only its figures come back."""
-    request = AloneRequest(
-        **_training(run.study, vocabulary),
-        pretrain=run.study.pretrain,
-        finetune=run.study.finetune,
-    )
-    return run.federation.ask(Action.ALONE, request, AloneReply, weights)
 
 
 def positive_weight(descriptions: list[SiteDescription]) -> float:
@@ -213,10 +295,12 @@ def positive_weight(descriptions: list[SiteDescription]) -> float:
     return (stays - positives) / positives if positives else 1.0
 
 
-def _training(study: StudyConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+def _training(run: Run, vocabulary: Vocabulary) -> dict[str, Any]:
     """The fields of `protocol.Training`, which every message that trains or scores carries."""
+    study = run.study
     return {
         "study": study.name,
+        "run": run.id,
         "task": study.task,
         "model": study.model,
         "vocabulary_hash": vocabulary.hash,

@@ -1,4 +1,4 @@
-"""One exchange with the sites: ask, wait, check every reply, write down who took part.
+"""Rounds with the study's sites: who is asked, whose reply counts, and when a round is complete.
 
 The loop is ours because Flower's `Strategy.start` cannot resume, knows no quorum and stops at one
 bad reply. Replies are taken in the order of the sites' names, never of arrival: sums of floats
@@ -7,183 +7,311 @@ depend on their order, and a study must give the same bits twice.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from hymate.errors import InputFault
-from hymate.protocol import Action, DescribeRequest, SiteDescription, TrainReply
+from hymate.protocol import (
+    Action,
+    DescribeRequest,
+    PrepareReply,
+    PrepareRequest,
+    SiteDescription,
+    TrainReply,
+)
+from server.exchange import Clock, Exchange, Reply, Step
 from server.journal import Journal
-from server.study import ParticipationConfig
+from server.participation import ParticipationConfig
+from server.roster import Roster
 from strategies.base import Algorithm
-from strategies.screening import fault_of
-from strategies.wire import SiteRefused, pack, pack_config, pack_weights, unpack, unpack_weights
+from strategies.screening import LengthCheck, fault_of, length
+from strategies.wire import pack, pack_config, pack_weights, unpack_weights
 
 Weights = Mapping[str, NDArray[np.generic]]
 Record = TypeVar("Record", bound=BaseModel)
+
+SETTLE_S = 10.0
+"""How long a study waits for its last sites once those connected are enough to begin."""
+PAUSE_MINUTES = 10.0
 
 
 class StudyFailure(Exception):
     """The study cannot go on; the message is the cause in one line."""
 
 
-@dataclass(frozen=True)
-class Reply(Generic[Record]):
-    """One site's valid answer."""
-
-    site: str
-    record: Record
-    message: Message
-
-
 class Federation:
-    """The sites of one run, by name, and every exchange with them."""
+    """The sites of one run, and every exchange with them.
 
-    def __init__(self, grid: Grid, rules: ParticipationConfig, journal: Journal) -> None:
+    A site that has not described itself or not agreed to the vocabulary (it joins late, comes back, or
+    failed since) is asked to do so first, in the same exchange.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        rules: ParticipationConfig,
+        journal: Journal,
+        expected: int,
+        describe: DescribeRequest,
+        identities: Mapping[int, str] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.roster = Roster(rules, expected, identities)
         self._grid = grid
         self._rules = rules
         self._journal = journal
-        self._node_of: dict[str, int] = {}
+        self._clock = clock or Clock()
+        self._exchange = Exchange(grid, rules, journal, self.roster, self._clock)
+        self._describe = describe
+        self._prepare: PrepareRequest | None = None
+        unknown = sorted(set(rules.required) - set((identities or {}).values()))
+        if identities and unknown:
+            raise StudyFailure(f"participation.required names '{unknown[0]}', which is no site of the study")
+        if rules.needed(self.roster.expected) > self.roster.expected:
+            raise StudyFailure(
+                f"participation.quorum is {rules.quorum}, but the study has {self.roster.expected} sites"
+            )
 
     @property
-    def sites(self) -> list[str]:
-        """Names of the sites that joined, in the order every sum is taken."""
-        return sorted(self._node_of)
+    def descriptions(self) -> list[SiteDescription]:
+        """What the sites said they hold, by name; one that comes back later is added."""
+        found = (standing.description for standing in self.roster.standings.values())
+        return [description for description in found if description is not None]
 
-    def join(self, expected: int, request: DescribeRequest) -> list[SiteDescription]:
-        """Wait until `expected` nodes are connected, learn their names and what they hold."""
-        nodes = self._wait_for_nodes(expected)
-        content = pack(request)
-        messages = [Message(content, dst_node_id=node, message_type=Action.DESCRIBE) for node in nodes]
-        replies = self._exchange("describe", 0, messages, SiteDescription)
-        for node, reply in replies:
-            if reply.site in self._node_of:
-                raise StudyFailure(f"two sites call themselves '{reply.site}': give each its own name")
-            self._node_of[reply.site] = node
-        self._require("describe", 0, len(replies), expected)
-        return [reply.record for _, reply in sorted(replies, key=lambda pair: pair[1].site)]
+    @property
+    def prepared(self) -> dict[str, PrepareReply]:
+        """How each site's store came out."""
+        return {
+            name: standing.prepared
+            for name, standing in self.roster.standings.items()
+            if standing.prepared is not None
+        }
+
+    def join(self) -> None:
+        """Learn the sites' names and what they hold."""
+        self._gather("describe", 0, self._describing)
+
+    def freeze(self, request: PrepareRequest) -> None:
+        """From here on a site takes part once it has agreed to this vocabulary."""
+        self._prepare = request
+
+    def agree(self) -> None:
+        """Have every site make its store under the frozen vocabulary."""
+        self._gather("prepare", 0, self._preparing)
 
     def ask(
         self, action: Action, request: BaseModel, kind: type[Record], weights: Weights | None = None
     ) -> list[Reply[Record]]:
         """The same request to every site; valid replies by site name."""
         content = pack(request, weights)
-        messages = [
-            Message(content, dst_node_id=self._node_of[site], message_type=action) for site in self.sites
-        ]
-        phase = action.value.split(".")[1]
-        replies = self._exchange(phase, 0, messages, kind)
-        self._require(phase, 0, len(replies), len(messages))
-        return [reply for _, reply in sorted(replies, key=lambda pair: pair[1].site)]
+
+        def step_for(node: int) -> Step:
+            return Step(action, content, kind, partial(self._is_itself, node))
+
+        return self._gather(action.value.split(".")[1], 0, step_for)
 
     def train_round(
-        self, algorithm: Algorithm, action: Action, server_round: int, request: BaseModel, weights: Weights
+        self,
+        algorithm: Algorithm,
+        action: Action,
+        server_round: int,
+        request: BaseModel,
+        weights: Weights,
+        lengths: LengthCheck,
     ) -> tuple[dict[str, NDArray[np.generic]], list[Reply[TrainReply]]]:
         """One training round under `algorithm`: the next global weights, and what the sites said."""
-        phase = action.value.split(".")[1]
         algorithm.message_type = action
-        messages = list(
-            algorithm.configure_train(
-                server_round, pack_weights(weights), pack_config(request), self._members()
-            )
-        )
-        replies = self._exchange(
-            phase,
-            server_round,
-            messages,
-            TrainReply,
-            screen=lambda reply: fault_of(unpack_weights(reply.message.content), weights, reply.record.stays),
-        )
-        self._require(phase, server_round, len(replies), len(messages))
-        valid = [reply for _, reply in sorted(replies, key=lambda pair: pair[1].site)]
+        arrays, config = pack_weights(weights), pack_config(request)
+        contents: dict[int, RecordDict] = {}
+
+        def configure(nodes: list[int]) -> None:
+            for message in algorithm.configure_train(server_round, arrays, config, self._view(nodes)):
+                contents[message.metadata.dst_node_id] = message.content
+
+        def step_for(node: int) -> Step:
+            if node not in contents:  # it came after the round began
+                configure([node])
+            return Step(action, contents[node], TrainReply, partial(self._fits, node, weights))
+
+        configure(self.roster.members(self._grid.get_node_ids()))
+        phase = action.value.split(".")[1]
+        valid = self._gather(phase, server_round, step_for, partial(_too_long, weights, lengths))
+        lengths.remember(_lengths(weights, valid))
         folded, _ = algorithm.aggregate_train(server_round, [reply.message for reply in valid])
-        assert folded is not None  # _require let at least one reply through
+        assert folded is not None  # a round has at least one reply
         return {name: array.numpy() for name, array in folded.items()}, valid
 
-    def _members(self) -> Grid:
-        """The grid as strategies see it: only this study's sites, in the order of their names."""
-        members = copy(self._grid)
-        nodes = [self._node_of[site] for site in self.sites]
-        members.get_node_ids = lambda: nodes  # type: ignore[method-assign]
-        return members
-
-    def _wait_for_nodes(self, expected: int) -> list[int]:
-        deadline = time.monotonic() + self._rules.deadline_minutes * 60
-        while len(nodes := sorted(self._grid.get_node_ids())) < expected:
-            if time.monotonic() > deadline:
-                raise StudyFailure(f"{len(nodes)} of {expected} sites connected before the deadline")
-            time.sleep(0.5)
-        return nodes
-
-    def _exchange(
+    def _gather(
         self,
         phase: str,
         server_round: int,
-        messages: Iterable[Message],
-        kind: type[Record],
-        screen: Callable[[Reply[Record]], str | None] | None = None,
-    ) -> list[tuple[int, Reply[Record]]]:
-        """Send, wait until all answered or the deadline passed, keep the replies that hold."""
-        sent = list(messages)
-        asked = {message.metadata.dst_node_id for message in sent}
-        began = time.monotonic()
-        self._journal.metric(phase, "asked", sites=len(sent), server_round=server_round)
-        name_of = {node: site for site, node in self._node_of.items()}
-        valid = []
-        for message in self._grid.send_and_receive(sent, timeout=self._rules.deadline_minutes * 60):
-            node = message.metadata.src_node_id
-            asked.discard(node)
-            site = name_of.get(node, f"node {node}")
-            outcome, reason, reply = _judge(message, kind, site, screen)
-            if reply is not None:
-                valid.append((node, reply))
-                site = reply.site
-            self._journal.participation(
-                phase, server_round, site, outcome, reason=reason, seconds=time.monotonic() - began
+        step_for: Callable[[int], Step],
+        screen: Callable[[list[Reply[Any]]], dict[str, str]] = lambda replies: {},
+    ) -> list[Reply[Any]]:
+        """Usable replies of enough sites, by name; below quorum it pauses and tries again, up to a bound.
+
+        Raises `StudyFailure` where the last try is still below quorum.
+        """
+        usable: dict[int, Reply[Any]] = {}
+        barred: set[int] = set()
+        asked: set[int] = set()
+
+        def complete(more: Collection[int] = ()) -> bool:
+            names = {self.roster.label(node) for node in {*usable, *more}}
+            return self.roster.rules.satisfied(names, self.roster.expected)
+
+        for attempt in range(1, self._rules.attempts + 1):
+            nodes = self._to_ask(phase, server_round, usable, barred, again=attempt > 1)
+            asked |= set(nodes)
+            self._journal.metric(phase, "asked", sites=len(nodes), server_round=server_round)
+            ending = self._exchange.run(
+                phase, server_round, nodes, lambda node: self._next_step(node, step_for), complete
             )
-        for node in asked:
-            self._journal.participation(phase, server_round, name_of.get(node, f"node {node}"), "late")
-        return valid
+            usable |= ending.replies
+            barred |= ending.barred
+            if complete():
+                faults = screen(self._in_order(usable))
+                for node in [node for node, reply in usable.items() if reply.site in faults]:
+                    reply = usable.pop(node)
+                    barred.add(node)
+                    self._journal.participation(
+                        phase,
+                        server_round,
+                        reply.site,
+                        "quarantined",
+                        reason=faults[reply.site],
+                        weight=getattr(reply.record, "stays", None),
+                    )
+            if complete():
+                for node in asked:
+                    self.roster.settle(node, node in usable)
+                return self._in_order(usable)
+            if len(usable) + len(barred) >= self.roster.expected:
+                break  # nobody is left to ask
+            if attempt < self._rules.attempts:
+                self._pause(phase, server_round, attempt, self._cause(phase, server_round, len(usable)))
+        raise StudyFailure(self._cause(phase, server_round, len(usable)))
 
-    def _require(self, phase: str, server_round: int, valid: int, asked: int) -> None:
-        needed = asked if self._rules.minimum_sites == "all" else min(self._rules.minimum_sites, asked)
-        if valid < max(needed, 1):
-            where = f"{phase} round {server_round}" if server_round else phase
-            raise StudyFailure(
-                f"{where}: {valid} of {asked} sites gave a usable reply, {needed} are needed; "
-                f"{self._journal.last_trouble or 'participation.jsonl says why'}"
-            )
+    def _in_order(self, replies: Mapping[int, Reply[Any]]) -> list[Reply[Any]]:
+        return [replies[node] for node in sorted(replies, key=self.roster.label)]
+
+    def _to_ask(
+        self, phase: str, server_round: int, usable: Collection[int], barred: Collection[int], *, again: bool
+    ) -> list[int]:
+        """The nodes to ask now; who is left out, and why, is written down once a round."""
+        present = set(self._grid.get_node_ids())
+        answered = {self.roster.label(node) for node in usable}
+        members = [node for node in self.roster.members(present) if node not in {*usable, *barred}]
+        # One-off exchanges (the vocabulary, the figures at the end) ask everyone who is there.
+        due, rested = self.roster.due(members, answered) if server_round else (members, [])
+        if not again:
+            for site in self.roster.away(present):
+                self._journal.participation(phase, server_round, site, "absent", reason="is not connected")
+            for node in rested:
+                self.roster.of(node).waited += 1
+                reason = f"gave no usable reply in its last {self.roster.of(node).failures} rounds"
+                site = self.roster.label(node)
+                self._journal.participation(phase, server_round, site, "skipped", reason=reason)
+        return due
+
+    def _next_step(self, node: int, step_for: Callable[[int], Step]) -> Step:
+        """What this site must answer next on its way to the step that is asked of all."""
+        last = step_for(node)
+        if last.action != Action.DESCRIBE and not self.roster.known(node):
+            return replace(self._describing(node), last=False)
+        early = (Action.DESCRIBE, Action.STATISTICS, Action.PREPARE)
+        if last.action not in early and not self.roster.of(node).ready:
+            return replace(self._preparing(node), last=False)
+        return last
+
+    def _describing(self, node: int) -> Step:
+        def accept(reply: Reply[SiteDescription]) -> str | None:
+            try:
+                self.roster.introduced(node, reply.record)
+            except ValueError as fault:
+                if self.roster.deployed:
+                    return str(fault)
+                raise StudyFailure(str(fault)) from None
+            return None
+
+        return Step(Action.DESCRIBE, pack(self._describe), SiteDescription, accept)
+
+    def _preparing(self, node: int) -> Step:
+        assert self._prepare is not None  # asked only once the vocabulary is frozen
+        standing = self.roster.of(node)
+
+        def accept(reply: Reply[PrepareReply]) -> str | None:
+            fault = self._is_itself(node, reply)
+            if fault is None:
+                standing.prepared, standing.ready = reply.record, True
+            return fault
+
+        return Step(Action.PREPARE, pack(self._prepare), PrepareReply, accept)
+
+    def _is_itself(self, node: int, reply: Reply[Any]) -> str | None:
+        known = self.roster.label(node)
+        return None if reply.site == known else f"calls itself '{reply.site}', but it is '{known}'"
+
+    def _fits(self, node: int, weights: Weights, reply: Reply[TrainReply]) -> str | None:
+        return self._is_itself(node, reply) or fault_of(
+            unpack_weights(reply.message.content), weights, reply.record.stays
+        )
+
+    def _view(self, nodes: list[int]) -> Grid:
+        """The grid as strategies see it: only these sites, in the order of their names."""
+        view = copy(self._grid)
+        view.get_node_ids = lambda: nodes  # type: ignore[method-assign]
+        return view
+
+    def wait_for_nodes(self) -> None:
+        """Wait until the study's sites are connected, or enough of them to begin."""
+        began = self._clock.now()
+        while len(nodes := self.roster.members(self._grid.get_node_ids())) < self.roster.expected:
+            waited = self._clock.now() - began
+            names = {self.roster.label(node) for node in nodes}
+            begun = self.roster.deployed and waited > SETTLE_S
+            if begun and self._rules.satisfied(names, self.roster.expected):
+                return
+            if waited > self._rules.deadline_minutes * 60:
+                return  # whoever is there is asked; below quorum that ends with who is missing
+            self._clock.sleep(0.5)
+
+    def _pause(self, phase: str, server_round: int, attempt: int, cause: str) -> None:
+        """Wait for things to mend; a site that comes back ends the wait."""
+        minutes = self._rules.pause_minutes
+        if minutes is None:
+            minutes = PAUSE_MINUTES if self.roster.deployed else 0.0
+        self._journal.metric(phase, "paused", server_round=server_round, attempt=attempt, cause=cause)
+        before = set(self._grid.get_node_ids())
+        until = self._clock.now() + minutes * 60
+        while self._clock.now() < until and not set(self._grid.get_node_ids()) - before:
+            self._clock.sleep(min(1.0, until - self._clock.now()))
+
+    def _cause(self, phase: str, server_round: int, usable: int) -> str:
+        where = f"{phase} round {server_round}" if server_round else phase
+        needed = f"{self._rules.needed(self.roster.expected)} are needed"
+        if self._rules.required:
+            needed += f", and {', '.join(self._rules.required)} among them"
+        return (
+            f"{where}: {usable} of {self.roster.expected} sites gave a usable reply, {needed}; "
+            f"{self._journal.last_trouble or 'participation.jsonl says why'}"
+        )
 
 
-def _judge(
-    message: Message,
-    kind: type[Record],
-    site: str,
-    screen: Callable[[Reply[Record]], str | None] | None,
-) -> tuple[str, str, Reply[Record] | None]:
-    """Outcome, reason and, where it holds, the reply of one message."""
-    if message.has_error():
-        return "failed", _first_line(message.error.reason), None
-    try:
-        record = unpack(message.content, kind)
-    except SiteRefused as refused:
-        return "refused", refused.refusal.reason, None
-    except InputFault as fault:
-        return "rejected", str(fault), None
-    reply = Reply(str(getattr(record, "site", site)), record, message)
-    fault_found = screen(reply) if screen else None
-    if fault_found:
-        return "rejected", fault_found, None
-    return "replied", "", reply
+def _lengths(weights: Weights, replies: list[Reply[TrainReply]]) -> dict[str, float]:
+    return {
+        reply.site: length(unpack_weights(reply.message.content), weights, reply.record.steps)
+        for reply in replies
+    }
 
 
-def _first_line(reason: str | None) -> str:
-    return (reason or "no reason given").strip().splitlines()[0]
+def _too_long(weights: Weights, check: LengthCheck, replies: list[Reply[TrainReply]]) -> dict[str, str]:
+    return check.faults(_lengths(weights, replies))

@@ -25,6 +25,8 @@ from hymate.data.cohort.config import SyntheticConfig
 from hymate.data.mapping import with_mapping_lines
 from hymate.overrides import apply_overrides
 from hymate.protocol import StrategyConfig
+from server.federation_config import FederationConfig
+from server.participation import ParticipationConfig
 from strategies.registry import make_algorithm
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
@@ -83,15 +85,6 @@ class EvaluationConfig(Frozen):
     """Also train every site by itself, on the same budget, and report it on the same held-out stays."""
 
 
-class ParticipationConfig(Frozen):
-    """Who must answer a round."""
-
-    minimum_sites: Count | Literal["all"] = "all"
-    """Sites whose reply a round needs; with fewer the study stops and says who was missing."""
-    deadline_minutes: Annotated[float, Field(gt=0)] = 120.0
-    """How long a round waits for replies."""
-
-
 class StudyConfig(Frozen):
     """One study. Every key has a default but `name`."""
 
@@ -106,6 +99,7 @@ class StudyConfig(Frozen):
     evaluation: EvaluationConfig = EvaluationConfig()
     participation: ParticipationConfig = ParticipationConfig()
     simulation: SimulationConfig | None = None
+    federation: FederationConfig | None = None
 
     @model_validator(mode="after")
     def _one_boolean_label(self) -> StudyConfig:
@@ -128,13 +122,16 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
 
 
 def _with_whole_paths(study: StudyConfig, source: Path) -> StudyConfig:
-    """The study's data sets named so that they are found from anywhere."""
-    simulation = study.simulation
-    if simulation is None or simulation.sites is None:
-        return study
+    """The study's data sets, keys and certificates named so that they are found from anywhere."""
     folder = source.resolve().parent
-    sites = {name: folder / path for name, path in simulation.sites.items()}
-    return study.model_copy(update={"simulation": simulation.model_copy(update={"sites": sites})})
+    changed: dict[str, Frozen] = {}
+    simulation = study.simulation
+    if simulation is not None and simulation.sites is not None:
+        sites = {name: folder / path for name, path in simulation.sites.items()}
+        changed["simulation"] = simulation.model_copy(update={"sites": sites})
+    if study.federation is not None:
+        changed["federation"] = study.federation.with_paths(lambda path: folder / path.expanduser())
+    return study.model_copy(update=changed)
 
 
 def _with_mapping(study: StudyConfig, source: Path) -> StudyConfig:

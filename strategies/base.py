@@ -7,7 +7,7 @@ Flower's own plug into the same round loop. The aggregation itself is a pure fun
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,6 +54,13 @@ class Algorithm(ABC):
 
         `updates` is non-empty, in a fixed order of sites, with the same keys and shapes as `current`.
         """
+
+    def state(self) -> Arrays:
+        """What the server's half remembers between rounds: kept in every checkpoint. Nothing by default."""
+        return {}
+
+    def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:  # noqa: B027 (most have no state)
+        """Go on from `state`, as it was after the last complete round."""
 
     def local_hook(self) -> LocalHook | None:
         """What the site does inside its local loop; None is plain training."""

@@ -6,6 +6,7 @@ come in any order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 import yaml
 from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import app as client_app
 from hymate.data.synthetic import generate_cohort, write_cohort
+from server.exchange import Clock
 from server.study import StudyConfig
 
 Tamper = Callable[[str, Message], Message]
@@ -47,14 +50,48 @@ def lay_out(run: Path, hospitals: int, stays: int = 60, min_cell: int = 1) -> li
     return names
 
 
-class InProcessGrid:
-    """The part of Flower's Grid the round loop uses. Node ids are 10, 11, ... in site order."""
+class VirtualTime(Clock):
+    """Time that passes only when somebody waits; `at` runs things when their time has come."""
 
-    def __init__(self, run: Path, sites: list[str], *, seed: int = 0, tamper: Tamper | None = None) -> None:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.plans: list[tuple[float, Callable[[], None]]] = []
+        super().__init__(now=lambda: self.seconds, sleep=self._sleep)
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        self.plans.append((seconds, action))
+
+    def _sleep(self, seconds: float) -> None:
+        self.seconds += max(seconds, 1e-3)
+        for plan in [plan for plan in self.plans if plan[0] <= self.seconds]:
+            self.plans.remove(plan)
+            plan[1]()
+
+
+class InProcessGrid:
+    """The part of Flower's Grid the round loop uses. Node ids are 10, 11, ... in site order.
+
+    A site answers at once, unless `delay` says how many (virtual) seconds it takes for a message. Nodes
+    in `away` are not connected: what they have not answered by then comes back as Flower's error.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        sites: list[str],
+        *,
+        seed: int = 0,
+        tamper: Tamper | None = None,
+        delay: Callable[[str, Message], float] = lambda site, message: 0.0,
+        time: VirtualTime | None = None,
+    ) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
         self._rng = np.random.default_rng(seed)
         self._tamper = tamper
-        self._sites = {10 + index: name for index, name in enumerate(sites)}
+        self._delay = delay
+        self.time = time or VirtualTime()
+        self.sites = {10 + index: name for index, name in enumerate(sites)}
+        self.away: set[int] = set()
         self._contexts = {
             node: Context(
                 run_id=1,
@@ -63,27 +100,59 @@ class InProcessGrid:
                 state=RecordDict(),
                 run_config={"run": str(run)},
             )
-            for node in self._sites
+            for node in self.sites
         }
+        self._on_the_way: dict[str, tuple[float, int, Message]] = {}
         self.sent: list[Message] = []
         self.replies: list[Message] = []
 
     def get_node_ids(self) -> list[int]:
-        return list(self._sites)
+        return [node for node in self.sites if node not in self.away]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        replies = []
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        taken = []
         for message in messages:
-            self.sent.append(message)
             node = message.metadata.dst_node_id
-            try:
-                reply = client_app(message, self._contexts[node])
-            except Exception as crash:  # what Flower's engine does with a crash
-                reply = Message(Error(code=2, reason=str(crash)), reply_to=message)
-            if self._tamper:
-                reply = self._tamper(self._sites[node], reply)
-            reply.metadata.__dict__["_src_node_id"] = node
-            replies.append(reply)
+            if node not in self.sites:
+                continue
+            message.metadata.__dict__["_message_id"] = f"message-{len(self.sent):06d}"
+            self.sent.append(message)
+            taken.append(message.metadata.message_id)
+            ready = self.time.now() + self._delay(self.sites[node], message)
+            self._on_the_way[message.metadata.message_id] = (ready, node, message)
+        return taken
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        replies = []
+        for message_id in sorted(message_ids):
+            ready, node, message = self._on_the_way.get(message_id, (math.inf, -1, None))
+            if message is None:
+                continue
+            if node in self.away:
+                error = Error(code=ErrorCode.NODE_UNAVAILABLE, reason="Node Unavailable")
+                replies.append(Message(error, reply_to=message))
+            elif ready <= self.time.now():
+                replies.append(self._answer(node, message))
+            else:
+                continue
+            del self._on_the_way[message_id]
         self.replies += replies
         self._rng.shuffle(replies)  # sites answer in any order
         return replies
+
+    def ask(self, message: Message) -> Message:
+        """One message to one site, outside any round."""
+        (message_id,) = self.push_messages([message])
+        (reply,) = self.pull_messages([message_id])
+        return reply
+
+    def _answer(self, node: int, message: Message) -> Message:
+        try:
+            reply = client_app(message, self._contexts[node])
+        except Exception as crash:  # what Flower's engine does with a crash
+            reply = Message(Error(code=2, reason=str(crash)), reply_to=message)
+        if self._tamper:
+            reply = self._tamper(self.sites[node], reply)
+        reply.metadata.__dict__["_src_node_id"] = node
+        reply.metadata.__dict__["_reply_to_message_id"] = message.metadata.message_id
+        return reply

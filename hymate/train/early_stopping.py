@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class EarlyStopping:
     """Keeps the best score seen and counts how long ago it was.
@@ -17,6 +19,16 @@ class EarlyStopping:
         self._patience = patience
         self._best: float | None = None
         self._since = 0
+
+    @property
+    def state(self) -> dict[str, float | int | None]:
+        """What `restore` needs, as JSON holds it."""
+        return {"best": self._best, "since": self._since}
+
+    def restore(self, state: Mapping[str, float | int | None]) -> None:
+        """Go on from `state`."""
+        self._best = state["best"]
+        self._since = int(state["since"] or 0)
 
     def update(self, score: float | None) -> bool:
         """True where these weights are the best so far (higher is better).

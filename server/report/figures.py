@@ -15,6 +15,7 @@ from hymate.data.statistics import SiteStatistics
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import Bounded
 from hymate.protocol import AloneReply, PrepareReply, ScoreReport, SiteDescription
+from server.journal import TROUBLES
 from server.pooled import pooled_figures
 from server.report.vocabulary import vocabulary_section
 from server.study import StudyConfig
@@ -136,13 +137,27 @@ def _means(sites: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def _participation(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Per site how often it replied, was refused, failed, came late or was rejected; and each trouble."""
+    """Per site how often each outcome was, and its share of the weight folded; each trouble with its reason.
+
+    `participation.jsonl` has the whole story, line by line.
+    """
     counts: dict[str, Counter[str]] = {}
+    weights: Counter[str] = Counter()
     for line in lines:
         counts.setdefault(line["site"], Counter())[line["outcome"]] += 1
+        if line["round"] and line["outcome"] == "replied":
+            weights[line["site"]] += line.get("weight") or 0
+        elif line["round"] and line["outcome"] == "quarantined":
+            weights[line["site"]] -= line.get("weight") or 0
+    total = weights.total()
+    sites = {
+        site: {**count, "weight_share": weights[site] / total if total else None}
+        for site, count in sorted(counts.items())
+        if set(count) != {"asked"}  # a node that then said its name
+    }
     troubles = [
         {key: line.get(key) for key in ("phase", "round", "site", "outcome", "reason")}
         for line in lines
-        if line["outcome"] != "replied"
+        if line["outcome"] in (*TROUBLES, "absent", "skipped")
     ]
-    return {"sites": {site: dict(count) for site, count in sorted(counts.items())}, "troubles": troubles}
+    return {"sites": sites, "troubles": troubles}

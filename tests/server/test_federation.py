@@ -43,7 +43,7 @@ def run(
 ) -> tuple[dict[str, Any], InProcessGrid]:
     sites = lay_out(tmp_path, hospitals, min_cell=min_cell)
     grid = InProcessGrid(tmp_path, sites, seed=seed, tamper=tamper)
-    run_study(cast(Grid, grid), study, tmp_path, expected_sites=len(sites))
+    run_study(cast(Grid, grid), study, tmp_path, expected_sites=len(sites), clock=grid.time)
     return json.loads((tmp_path / "report.json").read_text()), grid
 
 
@@ -193,18 +193,18 @@ def reply_origin(reply: Message) -> Message:
 
 
 def test_a_site_sending_nan_is_set_aside_and_named(tmp_path: Path) -> None:
-    study = small_study(participation={"minimum_sites": 2})
+    study = small_study(participation={"quorum": 2})
     report, _ = run(tmp_path, study, hospitals=3, tamper=spoil("hospital_2", "train.finetune", np.nan))
     troubles = report["participation"]["troubles"]
     assert {trouble["site"] for trouble in troubles} == {"hospital_2"}
-    assert {trouble["outcome"] for trouble in troubles} == {"rejected"}
+    assert {trouble["outcome"] for trouble in troubles} == {"quarantined"}
     assert "not finite" in troubles[0]["reason"]
     assert report["sites"]["hospital_2"]["auroc"] is not None  # it is still evaluated
 
 
 def test_too_few_usable_replies_end_the_study_with_the_cause(tmp_path: Path) -> None:
     with pytest.raises(
-        StudyFailure, match=r"finetune round 1: 2 of 3 sites .* 3 are needed; hospital_2 rejected"
+        StudyFailure, match=r"finetune round 1: 2 of 3 sites .* 3 are needed; hospital_2 quarantined"
     ):
         run(tmp_path, small_study(), hospitals=3, tamper=spoil("hospital_2", "train.finetune", np.inf))
 
@@ -216,7 +216,7 @@ def test_a_site_that_drops_out_after_describing_is_left_out_of_every_figure(tmp_
             return Message(Error(code=2, reason="site went away"), reply_to=reply_origin(reply))
         return reply
 
-    study = small_study(participation={"minimum_sites": 1}, evaluation={"local_baseline": True})
+    study = small_study(participation={"quorum": 1}, evaluation={"local_baseline": True})
     report, _ = run(tmp_path, study, hospitals=2, tamper=tamper)
     assert set(report["sites"]) == set(report["local"]) == {"hospital_2"}
     assert report["cohort"]["hospital_1"]["unknown_codes"] is None
@@ -230,8 +230,8 @@ def test_a_site_with_too_few_stays_does_not_train(tmp_path: Path) -> None:
     site = tmp_path / "sites" / "hospital_1" / "site.yaml"
     site.write_text(site.read_text().replace("min_cell: 1", "min_cell: 43"))  # it has 42 training stays
     grid = InProcessGrid(tmp_path, sites)
-    study = small_study(participation={"minimum_sites": 1})
-    run_study(cast(Grid, grid), study, tmp_path, expected_sites=2)
+    study = small_study(participation={"quorum": 1})
+    run_study(cast(Grid, grid), study, tmp_path, expected_sites=2, clock=grid.time)
     report = json.loads((tmp_path / "report.json").read_text())
     troubles = report["participation"]["troubles"]
     assert len(troubles) == 3  # every training round
@@ -246,7 +246,7 @@ def test_a_site_refuses_another_vocabulary(tmp_path: Path) -> None:
     request = unpack(message.content, FinetuneRequest)
     forged = request.model_copy(update={"vocabulary_hash": "f" * 64})
     content = pack(forged, unpack_weights(message.content))
-    reply = grid.send_and_receive([Message(content, dst_node_id=10, message_type="train.finetune")])[0]
+    reply = grid.ask(Message(content, dst_node_id=10, message_type="train.finetune"))
     refusal = json.loads(str(reply.content.config_records["config"]["json"]))
     assert "has not agreed to vocabulary ffffffffffff" in refusal["reason"]
 
@@ -257,7 +257,7 @@ def test_no_count_below_the_minimum_leaves_a_site(tmp_path: Path) -> None:
     plant_rare_code(tmp_path / "data" / sites[0], subjects=4)
     grid = InProcessGrid(tmp_path, sites)
     study = small_study(evaluation={"local_baseline": True})
-    run_study(cast(Grid, grid), study, tmp_path, expected_sites=1)
+    run_study(cast(Grid, grid), study, tmp_path, expected_sites=1, clock=grid.time)
     seen, cells = 0, 0
     for reply in grid.replies:
         text = str(reply.content.config_records["config"]["json"])

@@ -22,8 +22,10 @@ from hymate.data.tasks import cut_windows
 from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
 from hymate.protocol import DescribeRequest
+from server.checkpoint import Checkpoints
 from server.journal import Journal
-from server.phases import Agreement, Run, agree_vocabulary
+from server.phase_clock import PhaseClock
+from server.phases import Agreement, Run, agree_vocabulary, describe
 from server.report.vocabulary import vocabulary_section
 from server.rounds import Federation
 from server.study import StudyConfig, dump_study, load_study
@@ -36,10 +38,19 @@ def phase(folder: Path, sites: list[str], study: StudyConfig) -> tuple[Agreement
     """Describe and vocabulary, as a whole study runs them."""
     grid = InProcessGrid(folder, sites)
     journal = Journal(folder)
-    federation = Federation(cast(Grid, grid), study.participation, journal)
-    federation.join(len(sites), DescribeRequest(task=study.task))
+    federation = Federation(
+        cast(Grid, grid),
+        study.participation,
+        journal,
+        len(sites),
+        DescribeRequest(task=study.task),
+        clock=grid.time,
+    )
+    checkpoints = Checkpoints(folder)
+    run = Run(study, folder, federation, journal, checkpoints, PhaseClock(), "run")
     try:
-        return agree_vocabulary(Run(study, folder, federation, journal)), grid
+        describe(run)
+        return agree_vocabulary(run), grid
     finally:
         journal.close()
 

@@ -1,0 +1,53 @@
+"""Who must answer a round, how long it waits, and what happens to a site that keeps failing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Annotated
+
+from pydantic import Field
+
+from hymate.config import Count, Frozen
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ParticipationConfig(Frozen):
+    """The study's `participation:` section."""
+
+    quorum: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sites whose usable reply a round needs: a share of all the study's sites (1.0, 0.5: written with
+    a point) or a number of sites (1, 2)."""
+    required: tuple[str, ...] = ()
+    """Names of sites that every round needs, whatever the quorum."""
+    deadline_minutes: Positive = 60.0
+    """How long a round waits for replies; one that comes later is written down and dropped."""
+    retries: Annotated[int, Field(ge=0)] = 1
+    """How often a site that failed or refused is asked again before the deadline."""
+    attempts: Count = 3
+    """How often a round below quorum is tried; each try asks only the sites that have not answered."""
+    pause_minutes: Annotated[float, Field(ge=0)] | None = None
+    """Pause between two tries; it ends early when a site that was away is back. Default: 10, and none
+    in a simulation."""
+    give_up_after: Count = 3
+    """A site that gave no usable reply in so many rounds running is no longer asked every round ..."""
+    ask_again_every: Count = 5
+    """... but only every so many rounds, or where the quorum cannot be met without it."""
+    norm_factor: Annotated[float, Field(gt=1)] = 50.0
+    """A site is quarantined for the round where its update moved the weights more than this many times
+    as far, per optimiser step, as the median of the study's updates; .inf: no such check."""
+
+    def needed(self, expected: int) -> int:
+        """Sites a round needs out of `expected`.
+
+        >>> ParticipationConfig(quorum=0.5).needed(5), ParticipationConfig(quorum=2).needed(5)
+        (3, 2)
+        """
+        if isinstance(self.quorum, int):
+            return self.quorum
+        return max(1, math.ceil(self.quorum * expected - 1e-9))
+
+    def satisfied(self, sites: Collection[str], expected: int) -> bool:
+        """Whether usable replies of these sites make a round."""
+        return len(sites) >= self.needed(expected) and set(self.required) <= set(sites)

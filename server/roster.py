@@ -1,0 +1,119 @@
+"""What the coordinator knows of each site: its name, what it agreed to, how reliable it has been."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from hymate.protocol import PrepareReply, SiteDescription
+from server.participation import ParticipationConfig
+
+
+class Standing(BaseModel):
+    """One site's standing; written into every checkpoint."""
+
+    description: SiteDescription | None = None
+    prepared: PrepareReply | None = None
+    """What it answered when it last agreed to the vocabulary."""
+    ready: bool = False
+    """It has agreed to the vocabulary, and nothing since says that it might have lost its store."""
+    failures: int = 0
+    """Rounds in a row without a usable reply."""
+    waited: int = 0
+    """Rounds in which it was not asked, since it was last asked."""
+
+
+class Roster:
+    """The sites of one study by node id, and by name once they are known.
+
+    In a deployment `identities` says which node key belongs to which site: a node it does not name is
+    no part of the study. In a simulation a node says its own name when it describes its data.
+    """
+
+    def __init__(
+        self, rules: ParticipationConfig, expected: int, identities: Mapping[int, str] | None = None
+    ) -> None:
+        self.rules = rules
+        self.expected = len(identities) if identities else expected
+        self.deployed = bool(identities)
+        self._name_of: dict[int, str] = dict(identities or {})
+        self._standings: dict[str, Standing] = {}
+
+    @property
+    def standings(self) -> dict[str, Standing]:
+        """Every site that ever described itself, in the order of names."""
+        return {name: self._standings[name] for name in sorted(self._standings) if self._is_site(name)}
+
+    def label(self, node: int) -> str:
+        return self._name_of.get(node, f"node {node}")
+
+    def of(self, node: int) -> Standing:
+        return self._standings.setdefault(self.label(node), Standing())
+
+    def members(self, present: Iterable[int]) -> list[int]:
+        """Those of the nodes present that belong to the study, in the order of their names."""
+        own = [node for node in present if not self.deployed or node in self._name_of]
+        return sorted(own, key=lambda node: (self.label(node), node))
+
+    def away(self, present: Collection[int]) -> list[str]:
+        """Names of the study's sites that are not connected."""
+        return sorted(name for node, name in self._name_of.items() if node not in present)
+
+    def introduced(self, node: int, description: SiteDescription) -> None:
+        """The node described itself. Raises `ValueError` where the name belongs to another one."""
+        name = description.site
+        if self.deployed and name != self._name_of[node]:
+            raise ValueError(f"calls itself '{name}', but its key belongs to '{self._name_of[node]}'")
+        if any(other != node and taken == name for other, taken in self._name_of.items()):
+            raise ValueError(f"two sites call themselves '{name}': give each its own name")
+        if node not in self._name_of:
+            stranger = self._standings.pop(self.label(node), Standing())
+            self._name_of[node] = name
+            # In a simulation that goes on, the site's own standing was read from the checkpoint.
+            self._standings.setdefault(name, stranger)
+        self.of(node).description = description
+
+    def known(self, node: int) -> bool:
+        """Whether the node has said what it holds."""
+        return node in self._name_of and self.of(node).description is not None
+
+    def due(self, members: list[int], satisfied_by: Collection[str] = ()) -> tuple[list[int], list[int]]:
+        """Which of the members to ask this round, and which to leave out.
+
+        A site that failed `give_up_after` rounds running is asked only every `ask_again_every` rounds,
+        unless the quorum or `required` cannot be met without it.
+        """
+        rested = [node for node in members if self._rests(self.of(node))]
+        asked = [node for node in members if node not in rested]
+        if rested and not self.rules.satisfied(
+            {self.label(node) for node in asked} | set(satisfied_by), self.expected
+        ):
+            return members, []
+        return asked, rested
+
+    def doubt(self, node: int) -> None:
+        """Something went wrong: whether the site still has its store is asked before the next step."""
+        self.of(node).ready = False
+
+    def settle(self, node: int, usable: bool) -> None:
+        """A round that asked the site is over."""
+        standing = self.of(node)
+        standing.failures = 0 if usable else standing.failures + 1
+        standing.waited = 0
+
+    def dump(self) -> dict[str, Any]:
+        """Standings by name, as JSON holds them. Node ids are left out: a restart may change them."""
+        return {name: standing.model_dump(mode="json") for name, standing in self.standings.items()}
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        self._standings = {name: Standing.model_validate(value) for name, value in content.items()}
+
+    def _is_site(self, label: str) -> bool:
+        return not label.startswith("node ") and self._standings[label] != Standing()
+
+    def _rests(self, standing: Standing) -> bool:
+        return (
+            standing.failures >= self.rules.give_up_after and standing.waited < self.rules.ask_again_every - 1
+        )

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from hymate.config import FinetuneConfig, PretrainConfig
+from hymate.data.label_share import hide_labels
 from hymate.data.pooling import pool_data
 from hymate.data.store import TripletStore
 from hymate.data.vocabulary import Vocabulary
@@ -68,7 +69,9 @@ def start(out: Path, config: TrainConfig) -> RunFolder:
     if config.pretrained is None and config.pretrain.rounds and not MODELS[config.model.name].can_forecast:
         what = f"model {config.model.name} learns from labels alone, and pretrain.rounds is not 0"
         raise InputFault("model", what, "set pretrain.rounds to 0")
-    pooled = pool_data(config.data, config.task, config.vocabulary)
+    pooled = hide_labels(
+        pool_data(config.data, config.task, config.vocabulary), config.label_share, config.seed
+    )
     pretrained = None
     if config.pretrained is not None:
         pretrained = _untrained(config, pooled.vocabulary)

@@ -55,6 +55,8 @@ class TrainConfig(Frozen):
     """HyMaTE, or with `name` a baseline."""
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    label_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the training subjects whose labels are used, drawn by `seed`; pretraining still sees all."""
     evaluation: TrainEvaluationConfig = TrainEvaluationConfig()
 
 

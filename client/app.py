@@ -155,7 +155,7 @@ def train_round(kind: type[Request], train: Train[Request]) -> Answer:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
         request = unpack(content, kind)
         weights = unpack_weights(content)
-        check_study(site, request.study)
+        check_study(site, request.study, request.run)
         check_task(site, request.task)
         model, store = training.received_model(site, request, weights)
         phase = "pretrain" if isinstance(request, PretrainRequest) else "finetune"
@@ -181,7 +181,7 @@ def finetune(message: Message, context: Context) -> Message:
 def alone(message: Message, context: Context) -> Message:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
         request = unpack(content, AloneRequest)
-        check_study(site, request.study)
+        check_study(site, request.study, request.run)
         model, store = training.received_model(site, request, unpack_weights(content))
         return pack(training.train_by_itself(site, request, model, store))
 
@@ -192,7 +192,7 @@ def alone(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
         request = unpack(content, EvaluateRequest)
-        check_study(site, request.study)
+        check_study(site, request.study, request.run)
         model, store = training.received_model(site, request, unpack_weights(content))
         return pack(evaluation.evaluate(site, request, model, store))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from client.site import Policy, SiteConfig
 from hymate.config import TaskConfig
 from hymate.errors import InputFault
@@ -22,8 +24,21 @@ def check_task(site: SiteConfig, task: TaskConfig) -> None:
         )
 
 
-def check_study(site: SiteConfig, study: str) -> None:
-    """Raise `InputFault` where the site does not train for this study."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+
+
+def check_study(site: SiteConfig, study: str, run: str = "") -> None:
+    """Raise `InputFault` where the site does not train for this study.
+
+    The site names folders after study and run: what could lead out of one is refused.
+    """
+    for name in (study, run) if run else (study,):
+        if not _NAME.fullmatch(name):
+            raise InputFault(
+                f"site {site.name}",
+                "the request's study or run has a name that no folder may have",
+                "run the same hymate-federated release at both ends",
+            )
     allowed = site.policy.studies
     if allowed is not None and study not in allowed:
         raise InputFault(

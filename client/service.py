@@ -25,7 +25,7 @@ import psutil
 
 from client.journal import Event, Tail, journal_path, note
 from client.keygen import fingerprint_of, public_key_of
-from client.site import SiteConfig, connection_of
+from client.site import FLOWER, SiteConfig, connection_of
 from hymate.errors import InputFault
 
 MARK = "HYMATE_CLIENT"
@@ -124,7 +124,7 @@ class _Service:
         return self._site.state / LOG
 
     def _start(self) -> subprocess.Popen[bytes]:
-        (self._site.state / "flower").mkdir(parents=True, exist_ok=True)
+        (self._site.state / FLOWER).mkdir(parents=True, exist_ok=True)
         if self._log.is_file() and self._log.stat().st_size > LOG_BYTES:
             self._log.replace(self._log.with_suffix(".log.1"))
         words = ["-m", "client.supernode", str(self._path), str(_free_port()), str(os.getpid())]
@@ -160,7 +160,7 @@ def environment(site: SiteConfig, mark: str) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "FLWR_HOME": str(site.state / "flower"),
+        "FLWR_HOME": str(site.state / FLOWER),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",

@@ -15,6 +15,10 @@ Address = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[
 """HOST:PORT; an IPv6 host stands in brackets."""
 
 
+FLOWER = ".flower"
+"""Flower's own folder below `state`; no study can have this name."""
+
+
 class Policy(Frozen):
     """What the hospital allows, whatever the coordinator asks."""
 

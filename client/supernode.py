@@ -43,7 +43,7 @@ from flwr.supernode import start_client_internal as node
 from client.approval import objection_to
 from client.journal import Event, note
 from client.keygen import fingerprint_of, public_key_of
-from client.site import SiteConfig, connection_of, load_site
+from client.site import FLOWER, SiteConfig, connection_of, load_site
 from hymate.errors import InputFault
 
 ENTITY = "site"
@@ -250,7 +250,7 @@ def run(path: Path, site: SiteConfig, port: int) -> None:
     coordinator, key = connection_of(site, path)
     approver = Approver(site)
     install(site, approver, Line(site, coordinator.address, fingerprint_of(public_key_of(key))))
-    trusted = site.state / "flower" / "trusted-entities.yaml"
+    trusted = site.state / FLOWER / "trusted-entities.yaml"
     trusted.write_text(json.dumps({ENTITY: approver.public}), encoding="utf-8")
     sys.argv = [
         "flower-supernode",

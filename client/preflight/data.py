@@ -21,7 +21,7 @@ def read_data(site: SiteConfig) -> CheckReport:
 def check_contract(site: SiteConfig, report: CheckReport) -> Iterator[Line]:
     """What the rules found: the first error or warning, and how many there are."""
     summary = report.summary
-    held = f"{plural(summary.subjects, 'subject')}, {plural(summary.events, 'event')}"
+    held = f"{plural(int(summary.subjects), 'subject')}, {plural(int(summary.events), 'event')}"
     see = f"'hymate data check {site.data}' lists all"
     if report.errors:
         first = report.errors[0]

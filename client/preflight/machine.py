@@ -49,9 +49,7 @@ def check_rounds(site: SiteConfig) -> Iterator[Line]:
         limit = site.policy.max_rounds_per_study
         what = f"study {study} has had {plural(total, 'training round')}"
         if limit is not None and total >= limit:
-            yield warn(
-                "rounds", f"{what}: no more are allowed", "raise `policy.max_rounds_per_study` if meant"
-            )
+            yield warn("rounds", f"{what}: no more are allowed", "raise `policy.max_rounds_per_study`")
         else:
             yield ok("rounds", what + (f" of {limit}" if limit is not None else ""))
 
@@ -162,7 +160,8 @@ def check_step(site: SiteConfig, task: str) -> Iterator[Line]:
         for _ in range(STEPS):
             began = time.perf_counter()
             optimiser.zero_grad()
-            classification_loss(model.classify(batch), batch.label, 1.0).mean().backward()
+            loss = classification_loss(model.classify(batch), batch.label, 1.0).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             seconds.append(time.perf_counter() - began)
         del batch, store  # its arrays are mapped from the folder that goes

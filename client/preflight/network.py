@@ -17,6 +17,7 @@ from client.preflight.keys import validity
 from client.preflight.lines import Line, fail, ok, warn
 from client.service import runs_already
 from client.site import Coordinator, SiteConfig, host_of, port_of
+from hymate.health import trouble
 
 TIMEOUT_S = 10.0
 AHEAD_S, BEHIND_S = 5.0, 15.0
@@ -25,9 +26,7 @@ NOTABLE_S = 2.5
 """Below this a difference may be the answer's own delay, and the date's whole seconds."""
 
 
-def check_coordinator(
-    coordinator: Coordinator, key: Path | None, site: SiteConfig, now: dt.datetime
-) -> Iterator[Line]:
+def check_coordinator(coordinator: Coordinator, key: Path | None, now: dt.datetime) -> Iterator[Line]:
     """Everything that can be known from here; stops where the next question makes no sense."""
     host, port = host_of(coordinator.address), port_of(coordinator.address)
     try:
@@ -55,20 +54,20 @@ def check_coordinator(
     if trusted.remedy:
         return
     if key is not None:
-        yield _registration(coordinator, key, site)
+        yield _registration(coordinator, key)
 
 
 def check_health(coordinator: Coordinator) -> Iterator[Line]:
     """The coordinator's gRPC health service, where the site file names it."""
     if coordinator.health_address is None:
         return
-    answer = _grpc_health(coordinator.health_address)
-    if answer == "SERVING":
+    found = trouble(coordinator.health_address, TIMEOUT_S)
+    if not found:
         yield ok("health", f"{coordinator.health_address} says SERVING")
     else:
         yield fail(
             "health",
-            f"{coordinator.health_address} says {answer}",
+            found,
             "ask the coordinator, or correct `coordinator.health_address`",
         )
 
@@ -78,13 +77,11 @@ def check_own_health(site: SiteConfig) -> Iterator[Line]:
     if site.health_address is None:
         return
     if runs_already(site):
-        answer = _grpc_health(site.health_address)
-        if answer == "SERVING":
+        found = trouble(site.health_address, TIMEOUT_S)
+        if not found:
             yield ok("own health", f"this site's client is running; {site.health_address} says SERVING")
         else:
-            yield warn(
-                "own health", f"{site.health_address} says {answer}", "see the running client's output"
-            )
+            yield warn("own health", found, "see what the client says")
         return
     try:
         with socket.create_server((host_of(site.health_address), port_of(site.health_address))):
@@ -112,7 +109,7 @@ def _look(host: str, port: int) -> tuple[x509.Certificate, float | None]:
     skew = None
     if date:
         skew = (dt.datetime.now(dt.UTC) - parsedate_to_datetime(date)).total_seconds() - 0.5
-    return x509.load_der_x509_certificate(shown), skew
+    return x509.load_der_x509_certificate(bytes(shown or b"")), skew
 
 
 def _clock(skew: float) -> Line:
@@ -142,12 +139,10 @@ def _trust(coordinator: Coordinator, host: str, port: int) -> Line:
             "get the authority's certificate (`coordinator.ca`) from the coordinator, or have theirs renewed",
         )
     except OSError as fault:
-        return fail(
-            "tls", f"no secure connection ({fault})", "get `coordinator.ca` from the coordinator again"
-        )
+        return fail("tls", f"no secure connection ({fault})", "get `coordinator.ca` again")
 
 
-def _registration(coordinator: Coordinator, key: Path, site: SiteConfig) -> Line:
+def _registration(coordinator: Coordinator, key: Path) -> Line:
     """Whether the coordinator knows the site's key: asked without becoming a node.
 
     An activation with an impossible heartbeat is refused either way, for one reason or the other.
@@ -196,20 +191,4 @@ def _registration(coordinator: Coordinator, key: Path, site: SiteConfig) -> Line
         return warn("registered", f"not known: the coordinator answers {status}", "ask the coordinator")
     except httpx.HTTPError as fault:
         return warn("registered", f"not known ({type(fault).__name__})", "ask again")
-    return warn(
-        "registered", "not known: the coordinator took an impossible heartbeat", "run flwr 1.41 there"
-    )
-
-
-def _grpc_health(address: str) -> str:
-    """What the gRPC health service at `address` says, or why it says nothing."""
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
-        except grpc.RpcError as fault:
-            return f"nothing ({fault.code().name})"
-    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+    return warn("registered", "not known: the coordinator answers otherwise than flwr 1.41", "ask them")

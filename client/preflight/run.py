@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from client.policy import in_words
@@ -54,31 +55,23 @@ def _data(site: SiteConfig) -> Iterator[Line]:
     yield from check_contract(site, report)
     yield from check_labels(site, report)
     yield from guarded("vocabulary", lambda: check_coverage(site))
-    if report.errors:
-        return
-    for task in usable_tasks(site, report)[:1]:
-        yield from guarded("training step", lambda task=task: machine.check_step(site, task))
+    tasks = usable_tasks(site, report)
+    if tasks and not report.errors:
+        yield from guarded("training step", lambda: machine.check_step(site, tasks[0]))
 
 
 def _connection(site: SiteConfig, now: dt.datetime) -> Iterator[Line]:
     key, coordinator = site.key, site.coordinator
     if key is None:
-        yield fail(
-            "key", "the site file has no `key`", "make one with 'hymate-client keygen' and name it as `key`"
-        )
+        remedy = "make one with 'hymate-client keygen' and name it as `key`"
+        yield fail("key", "the site file has no `key`", remedy)
     else:
-        lines = list(guarded("key", lambda: check_key(key)))
-        yield from lines
-        if any(line.remedy and "cannot be read" in line.what for line in lines):
-            key = None
+        yield from guarded("key", partial(check_key, key))
     yield from guarded("own health", lambda: network.check_own_health(site))
     if coordinator is None:
-        yield fail(
-            "coordinator",
-            "the site file has no `coordinator`",
-            "add coordinator: {address: HOST:PORT, ca: ca.crt}",
-        )
+        remedy = "add coordinator: {address: HOST:PORT, ca: ca.crt}"
+        yield fail("coordinator", "the site file has no `coordinator`", remedy)
         return
     yield from guarded("authority", lambda: check_authority(coordinator.ca, now))
-    yield from guarded("coordinator", lambda: network.check_coordinator(coordinator, key, site, now))
+    yield from guarded("coordinator", lambda: network.check_coordinator(coordinator, key, now))
     yield from guarded("health", lambda: network.check_health(coordinator))

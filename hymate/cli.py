@@ -9,6 +9,7 @@ import typer
 
 from hymate.command import run_command
 from hymate.data_cli import data
+from hymate.explain_cli import register as register_explain
 from hymate.train_cli import register
 
 app = typer.Typer(
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 register(app)
+register_explain(app)
 
 
 def _print_version(wanted: bool) -> None:

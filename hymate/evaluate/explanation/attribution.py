@@ -1,0 +1,136 @@
+"""Integrated gradients of stays: how much each observation moved the model's answer, and which way.
+
+Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", 2017, arXiv 1703.01365; computed by
+captum (https://captum.ai/api/integrated_gradients.html), Gauss-Legendre quadrature. The way from the
+reference to the stay, and why: `hymate.evaluate.explanation.pathway`.
+
+An attribution is in the unit of the answer: log odds for a label, the label's own unit for a number.
+Positive: towards the label (towards risk), or towards a larger number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hymate.data.batching import TripletBatch
+from hymate.evaluate.explanation.pathway import Part, Pathway
+
+Floats = NDArray[np.float64]
+
+FIRST_STEPS = 32
+MOST_STEPS = 1024
+AT_ONCE = 128
+"""Stays x steps that go through the model together, at most (a batch larger than that goes whole)."""
+
+
+@dataclass(frozen=True)
+class Attributions:
+    """Of B stays. Adding up the first five over each stay gives `output - reference`, but for `gap`.
+
+    | field            | shape      | meaning                                                        |
+    |------------------|------------|----------------------------------------------------------------|
+    | measured         | (B, L)     | that this was measured then; 0 at padding                      |
+    | found            | (B, L)     | that the value was what it was; 0 at padding                   |
+    | static           | (B, S)     | demographics                                                   |
+    | summary_measured | (B, V + 1) | summary branch: that and how often the code was measured       |
+    | summary_found    | (B, V + 1) | summary branch: level, extremes, trend                         |
+    | output           | (B,)       | the model's answer                                             |
+    | reference        | (B,)       | its answer at the reference                                    |
+    | gap              | (B,)       | what the quadrature left: sum of attributions - difference     |
+    """
+
+    measured: Floats
+    found: Floats
+    static: Floats
+    summary_measured: Floats
+    summary_found: Floats
+    output: Floats
+    reference: Floats
+    gap: Floats
+
+    def times(self, scale: float, shift: float) -> Attributions:
+        """In another unit: shift + scale x the model's output."""
+        scaled = {field.name: getattr(self, field.name) * scale for field in fields(self)}
+        moved = {name: scaled[name] + shift for name in ("output", "reference")}
+        return Attributions(**{**scaled, **moved})
+
+
+def integrated_gradients(
+    pathway: Pathway,
+    batch: TripletBatch,
+    *,
+    codes: int,
+    target: int | None,
+    tolerance: float = 1e-3,
+    first_steps: int = FIRST_STEPS,
+) -> Attributions:
+    """Attribute the model's answer to each stay of `batch`.
+
+    Args:
+        codes: V.
+        target: which of K answers; None where there is one.
+        tolerance: steps are doubled until no stay's |gap| of a part exceeds this, or there are
+            `MOST_STEPS`; `gap` says what is left.
+        first_steps: points of the quadrature to begin with.
+
+    The model is expected in evaluation mode; its parameters' gradients are not touched.
+    """
+    stays, length = batch.mask.shape
+    found = {
+        "measured": np.zeros((stays, length)),
+        "found": np.zeros((stays, length)),
+        "static": np.zeros((stays, batch.static.shape[1])),
+        "summary_measured": np.zeros((stays, codes + 1)),
+        "summary_found": np.zeros((stays, codes + 1)),
+        "gap": np.zeros(stays),
+    }
+    parts = pathway.parts(batch)
+    ends = []
+    for part in parts:
+        amounts, begin, end, gap = _integrate(part, target, tolerance, first_steps)
+        measuring = pathway.explains_measuring and part is parts[0]
+        for name, amount in zip(part.names, amounts, strict=True):
+            per_item = amount.flatten(2).sum(dim=2) if amount.dim() > 2 else amount
+            place = {
+                "observations": "measured" if measuring else "found",
+                "figures": "summary_measured" if measuring else "summary_found",
+                "static": "static",
+            }[name]
+            found[place] = per_item.double().cpu().numpy()
+        found["gap"] = found["gap"] + gap
+        ends += [begin, end]
+    return Attributions(**found, reference=ends[0], output=ends[-1])
+
+
+def _integrate(
+    part: Part, target: int | None, tolerance: float, steps: int
+) -> tuple[tuple[Tensor, ...], Floats, Floats, Floats]:
+    """Attributions of the part's inputs, the answers at its ends, and the gap, all per stay."""
+    from captum.attr import IntegratedGradients
+
+    def answer(*given: Tensor) -> Tensor:
+        made = part.answer(*given)
+        return made if target is None else made[:, target]
+
+    with torch.no_grad():
+        begin, end = (answer(*x, *part.context).double().cpu().numpy() for x in (part.begin, part.end))
+    method = IntegratedGradients(answer, multiply_by_inputs=True)
+    while True:
+        amounts: tuple[Tensor, ...] = method.attribute(
+            part.end,
+            baselines=part.begin,
+            additional_forward_args=part.context,
+            n_steps=steps,
+            internal_batch_size=max(AT_ONCE, len(begin)),
+        )
+        amounts = tuple(amount.detach() for amount in amounts)
+        total = sum(amount.double().flatten(1).sum(dim=1).cpu().numpy() for amount in amounts)
+        gap = np.asarray(total - (end - begin))
+        if np.abs(gap).max(initial=0.0) <= tolerance or steps >= MOST_STEPS:
+            return amounts, begin, end, gap
+        steps *= 2

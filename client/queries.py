@@ -73,6 +73,9 @@ def statistics(site: SiteConfig, request: StatisticsRequest) -> StatisticsReply:
 def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
     """Write the triplet store under the agreed vocabulary; keep the vocabulary beside it.
 
+    A store that is there already, of these data and this vocabulary, is left as it is: a site that comes
+    back is asked again, and answers in no time.
+
     Raises:
         InputFault: the vocabulary is not the one announced, or the data set is no longer the one that
             this site's statistics were of.
@@ -94,12 +97,15 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
             "its data set has changed since its statistics were sent",
             "put the data set back as it was, or run the study again from its vocabulary phase",
         )
-    dataset, windows = _windows(site, request.task)
-    windows = translated(windows, dataset.units(), vocabulary, site.name)
-    path = store_path(site, request.task, vocabulary.hash)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    store = prepare_store(path, windows, vocabulary, request.task)
-    vocabulary.save(_vocabulary_path(site, vocabulary.hash))
+    try:
+        store, _ = agreed_store(site, request.task, vocabulary.hash)
+    except InputFault:
+        dataset, windows = _windows(site, request.task)
+        windows = translated(windows, dataset.units(), vocabulary, site.name)
+        path = store_path(site, request.task, vocabulary.hash)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store = prepare_store(path, windows, vocabulary, request.task)
+        vocabulary.save(_vocabulary_path(site, vocabulary.hash))
     header = store.header
     named = publishable(header.unknown_subjects, site.policy) is not None
     people = len(np.unique(store.subject_id))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import platform
 import secrets
-import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,16 +20,15 @@ from server import phases
 from server.checkpoint import PHASES, Checkpoints, save_model
 from server.exchange import Clock
 from server.journal import METRICS, PARTICIPATION, Journal, write_status
+from server.participation import ParticipationConfig
 from server.phase_clock import PhaseClock
 from server.report.figures import Outcome, build_report
 from server.report.page import render_page
+from server.resume import only_one
 from server.rounds import Federation, StudyFailure
 from server.study import StudyConfig, dump_study, load_study
 
 app = ServerApp()
-
-LOCK = ".lock"
-LOCK_WAIT_S = 30.0
 
 
 @app.main()
@@ -60,7 +56,7 @@ def run_study(
     journal = Journal(folder, (stands["marks"][0], stands["marks"][1]))
     federation = Federation(
         grid,
-        study.participation,
+        rules_of(study),
         journal,
         expected_sites,
         DescribeRequest(task=study.task),
@@ -126,23 +122,13 @@ def run_study(
     journal.close()
 
 
-@contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the run directory: two processes that carry one study would write over each other.
-
-    The lock goes with the process, however it ends. One that was told to end is given a moment.
-    """
-    with (folder / LOCK).open("w") as lock:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StudyFailure(f"another process runs the study in {folder}") from None
-                time.sleep(0.2)
-        yield
+def rules_of(study: StudyConfig) -> ParticipationConfig:
+    """`participation:` with the sites that `federation:` marks as required."""
+    marked = (
+        [name for name, site in study.federation.sites.items() if site.required] if study.federation else []
+    )
+    required = tuple(dict.fromkeys([*study.participation.required, *marked]))
+    return study.participation.model_copy(update={"required": required})
 
 
 def identities(folder: Path) -> dict[int, str] | None:

@@ -56,6 +56,10 @@ class Checkpoint:
     def order(self) -> tuple[int, int]:
         return PHASES.index(self.phase), self.number
 
+    @property
+    def words(self) -> str:
+        return f"{self.phase} round {self.number}" if self.number else self.phase
+
 
 class Checkpoints:
     """`checkpoints/` of one run."""
@@ -127,8 +131,7 @@ class Checkpoints:
             self._path(PHASES[order[0]], order[1]).unlink()
             del self._read[order]
         if self.notes and self.last:
-            where = f"{self.last.phase} round {self.last.number}" if self.last.number else self.last.phase
-            self.notes[-1] += f"; the study goes on from {where}"
+            self.notes[-1] += f"; the study goes on after {self.last.words}"
 
 
 def save_model(

@@ -25,9 +25,15 @@ def simulate(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Run directory; default: runs/ and the study's name. An earlier run there is kept aside."
+            help="Run directory; default: runs/ and the study's name. A finished run there is kept aside."
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in the run directory from its last complete round."
+        ),
+    ] = False,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change one key of the study file, e.g. --set finetune.rounds=3."),
@@ -49,6 +55,12 @@ def simulate(
 
         hymate-simulate --config my-study.yaml --out runs/try-2 --set seed=1 --json
 
+        hymate-simulate --config my-study.yaml --resume
+
+    **After a crash** (or Ctrl-C, or a full disk) `--resume` goes on where the last complete round left off;
+    the model comes out the same, bit for bit, as if nothing had happened. Where there is no run yet it
+    begins one, so a job that is restarted may always pass it.
+
     **What comes out**: the run directory, with report.html and report.json (every figure), model/
     (weights, config, vocabulary), metrics.jsonl, participation.jsonl, checkpoints/ and tensorboard/.
 
@@ -68,7 +80,9 @@ def simulate(
     # A clean stop for `docker stop` and schedulers too: everything started here is ended in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    if config is None:
+    if config is None and resume and out is not None and (out / "study.yaml").is_file():
+        study = load_study(out / "study.yaml", tuple(overrides or ()))
+    elif config is None:
         with as_file(files("deploy") / "configs" / "demo.yaml") as demo:
             study = load_study(demo, tuple(overrides or ()))
     else:
@@ -77,11 +91,17 @@ def simulate(
     notes = Console(stderr=True)
     progress = Progress(folder, notes)
     try:
-        report = run_simulation(study, folder, progress)
+        report = run_simulation(
+            study,
+            folder,
+            progress,
+            resume=resume,
+            say=lambda line: notes.print(line, markup=False, highlight=False, soft_wrap=True),
+        )
     except StudyFailure as failure:
         progress.close()
         notes.print(
-            f"hymate-simulate: the study ended early: {failure}",
+            f"hymate-simulate: the study ended early: {failure}; --resume goes on from where it stands",
             markup=False,
             highlight=False,
             soft_wrap=True,

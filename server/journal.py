@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,8 +34,9 @@ class Journal:
         from torch.utils.tensorboard import SummaryWriter
 
         self.run = run
+        cut_back(run, marks)
         self._metrics, self._participation = (
-            _cut(run / name, mark) for name, mark in zip((METRICS, PARTICIPATION), marks, strict=True)
+            (run / name).open("a", encoding="utf-8") for name in (METRICS, PARTICIPATION)
         )
         shutil.rmtree(run / BOARD, ignore_errors=True)
         self._board = SummaryWriter(str(run / BOARD))
@@ -93,13 +95,13 @@ def read_status(run: Path) -> str:
     return str(json.loads(path.read_text(encoding="utf-8"))["state"]) if path.is_file() else ""
 
 
-def _cut(path: Path, length: int) -> TextIO:
-    """Open for appending, first cut to `length` bytes, or to the last whole line before."""
-    content = path.read_bytes()[:length] if path.is_file() else b""
-    whole = content[: content.rfind(b"\n") + 1]
-    path.touch()
-    os.truncate(path, len(whole))
-    return path.open("a", encoding="utf-8")
+def cut_back(run: Path, marks: Sequence[int]) -> None:
+    """Cut both journals to so many bytes each, or to the last whole line before."""
+    for name, length in zip((METRICS, PARTICIPATION), marks, strict=True):
+        path = run / name
+        path.touch()
+        content = path.read_bytes()[:length]
+        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def _append(stream: TextIO, record: dict[str, Any]) -> None:

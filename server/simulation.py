@@ -11,12 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from hymate.data.meds import MedsDataset
+from hymate.durable import write_text
 from hymate.errors import InputFault
-from server.journal import STATUS
+from server.journal import STATUS, read_status
 from server.launch import SuperLink, superlink
+from server.resume import refuse_unfinished, roll_back
 from server.rounds import StudyFailure
 from server.study import SimulationConfig, StudyConfig, dump_study
 
@@ -26,8 +29,15 @@ GRACE_S = 5.0
 """How long the study's process may be unseen before we ask Flower what became of it."""
 
 
-def simulate(study: StudyConfig, out: Path, on_progress: Callable[[], None]) -> Report:
-    """Run `study` in the run directory `out`; returns `report.json`'s content.
+def simulate(
+    study: StudyConfig,
+    out: Path,
+    on_progress: Callable[[], None],
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Report:
+    """Run `study` in the run directory `out`, or go on there; returns `report.json`'s content.
 
     Raises `InputFault` where data or study cannot be used, `StudyFailure` where the study ended early.
     """
@@ -35,7 +45,19 @@ def simulate(study: StudyConfig, out: Path, on_progress: Callable[[], None]) -> 
         raise InputFault(
             "study", "has no `simulation:` section", "say where the hospitals come from; see deploy/configs/"
         )
-    sites = lay_out_run(study, study.simulation, out)
+    if resume and (out / "study.yaml").is_file():
+        if read_status(out) == "finished":
+            say("this study has finished already")
+            return _report(out)
+        for line in roll_back(out, study):
+            say(line)
+        write_text(out / "study.yaml", dump_study(study))
+        sites = sorted(path.parent.name for path in out.glob("sites/*/site.yaml"))
+    else:
+        if resume:
+            say("there is no run to go on with yet: beginning one")
+        refuse_unfinished(out)
+        sites = lay_out_run(study, study.simulation, out)
     workers = min(study.simulation.workers or os.cpu_count() or 1, len(sites))
     with superlink(out / "superlink.log") as link:
         link.submit(
@@ -48,6 +70,10 @@ def simulate(study: StudyConfig, out: Path, on_progress: Callable[[], None]) -> 
             },
         )
         _follow(link, out, on_progress)
+    return _report(out)
+
+
+def _report(out: Path) -> Report:
     return dict(json.loads((out / "report.json").read_text(encoding="utf-8")))
 
 
@@ -59,10 +85,18 @@ def lay_out_run(study: StudyConfig, source: SimulationConfig, out: Path) -> list
     """
     refuse_foreign(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+    clear_partial(out)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-{os.getpid()}-", dir=out.parent))
     try:
         partial.chmod(0o755)  # mkdtemp gives the owner alone access
         data = _hospital_data(source, partial / "data")
+        strangers = sorted(set(study.participation.required) - set(data))
+        if strangers:
+            raise InputFault(
+                "participation.required",
+                f"'{strangers[0]}' is no hospital of this simulation",
+                f"name some of: {', '.join(sorted(data))}",
+            )
         for name, folder in sorted(data.items()):
             home = partial / "sites" / name
             home.mkdir(parents=True)
@@ -80,6 +114,14 @@ def lay_out_run(study: StudyConfig, source: SimulationConfig, out: Path) -> list
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return sorted(data)
+
+
+def clear_partial(out: Path) -> None:
+    """Remove what a command that was killed while it laid out `out` has left."""
+    for left in out.parent.glob(f".{out.name}.partial-*"):
+        pid = left.name.rsplit("-", 2)[-2]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def refuse_foreign(out: Path) -> None:

@@ -14,7 +14,7 @@ from hymate.durable import write_text
 from hymate.errors import InputFault
 from server.control import Unreachable, study_bundle
 from server.federation_config import FederationConfig
-from server.journal import STATUS, write_status
+from server.journal import STATUS, read_status, write_status
 from server.launch import SuperLink, deployed_superlink, named_superlink
 from server.rounds import StudyFailure
 from server.simulation import set_aside
@@ -98,13 +98,13 @@ class Deployment:
                 write_status(self.out, "stopped", "interrupted at the coordinator; go on with --resume")
             raise
         except StudyFailure as failure:
-            if not self._state():
+            if not read_status(self.out):
                 write_status(self.out, "failed", str(failure))
             raise
 
     def finished(self) -> bool:
         """Whether the study has come to its report."""
-        return self._state() == "finished"
+        return read_status(self.out) == "finished"
 
     def _superlink(self) -> AbstractContextManager[SuperLink]:
         if self.federation.superlink is not None:
@@ -126,7 +126,7 @@ class Deployment:
                 f"the run was begun with another '{changed}'",
                 "give the study file it was begun with, or begin anew without --resume",
             )
-        if (state := self._state()) == "finished":
+        if (state := read_status(self.out)) == "finished":
             return state
         (self.out / STATUS).unlink(missing_ok=True)
         write_text(self.out / "study.yaml", dump_study(self.study))
@@ -228,11 +228,6 @@ class Deployment:
 
     def _report(self) -> Report:
         return dict(json.loads((self.out / "report.json").read_text(encoding="utf-8")))
-
-    def _state(self) -> str:
-        with suppress(FileNotFoundError):
-            return str(json.loads((self.out / STATUS).read_text(encoding="utf-8"))["state"])
-        return ""
 
 
 def _check_alive(link: SuperLink) -> None:

@@ -25,23 +25,33 @@ TITLES = {
     "report": "writing the report",
 }
 
+QUIET = ("asked", "joined", "replied")
+"""What becomes of a site in a good round."""
+
 
 class Lines:
-    """A file of JSON lines that grows: each call gives what is new and whole."""
+    """A file of JSON lines that grows: each pass gives what is new and whole.
 
-    def __init__(self, path: Path, *, from_end: bool = False) -> None:
+    New is what was written later than the last line given. A study that goes on cuts off the lines
+    behind its last checkpoint, so a place in the file would not do.
+    """
+
+    def __init__(self, path: Path, *, from_now: bool = False) -> None:
         self._path = path
-        self._read = path.stat().st_size if from_end and path.is_file() else 0
+        self._after = time.time() if from_now else 0.0
+        self._size = -1
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        if not self._path.is_file():
+        if not self._path.is_file() or self._path.stat().st_size == self._size:
             return
-        with self._path.open("rb") as stream:
-            stream.seek(self._read)
-            whole, newline, _ = stream.read().rpartition(b"\n")  # the rest is still being written
-        self._read += len(whole) + len(newline)
+        content = self._path.read_bytes()
+        self._size = len(content)
+        whole, _, _ = content.rpartition(b"\n")  # the rest is still being written
         for line in whole.splitlines():
-            yield json.loads(line)
+            event = json.loads(line)
+            if event["time"] > self._after:
+                self._after = event["time"]
+                yield event
 
 
 class Progress:
@@ -49,7 +59,7 @@ class Progress:
 
     def __init__(self, run: Path, console: Console, *, resumed: bool = False) -> None:
         """Args: resumed: what the run said before is old news."""
-        self._metrics = Lines(run / METRICS, from_end=resumed)
+        self._metrics = Lines(run / METRICS, from_now=resumed)
         self._console = console
         self._began = time.monotonic()
         self._status = console.status("starting Flower and Ray") if console.is_terminal else None
@@ -72,8 +82,8 @@ class DeploymentProgress:
     """The same lines, and how each site fares: a table on a terminal, else a line for each trouble."""
 
     def __init__(self, run: Path, console: Console, view: StudyView, *, resumed: bool = False) -> None:
-        self._metrics = Lines(run / METRICS, from_end=resumed)
-        self._participation = Lines(run / PARTICIPATION, from_end=resumed)
+        self._metrics = Lines(run / METRICS, from_now=resumed)
+        self._participation = Lines(run / PARTICIPATION, from_now=resumed)
         self._console = console
         self._view = view
         self._began = time.monotonic()
@@ -104,7 +114,7 @@ class DeploymentProgress:
             describe(event, self._console, self._began)
         for line in self._participation:
             self._view.participation(line)
-            if line["outcome"] != "replied":
+            if line["outcome"] not in QUIET:
                 reason = f": {line['reason']}" if line.get("reason") else ""
                 self.say(f"       {line['site']} {line['outcome']}{reason}")
         self._show()
@@ -130,6 +140,13 @@ def describe(event: Mapping[str, Any], console: Console, began: float) -> None:
             f"       {event['codes']} codes agreed, {event['dropped']} dropped, hash {event['hash'][:12]}",
             highlight=False,
         )
+    elif (phase, kind) == ("resume", "resumed"):
+        number = f" round {event['server_round']}" if event["server_round"] else ""
+        console.print(f"       going on after {event['after']}{number}", highlight=False)
+    elif kind == "paused":
+        console.print(f"       paused: {event['cause']}", markup=False, highlight=False, soft_wrap=True)
+    elif (phase, kind) == ("resume", "note"):
+        console.print(f"       {event['text']}", markup=False, highlight=False, soft_wrap=True)
     elif kind == "round":
         console.print(f"       {_round(event)}", highlight=False, soft_wrap=True)
 

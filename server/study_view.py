@@ -11,14 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 PHASES = ("describe", "vocabulary", "pretrain", "finetune", "evaluate", "alone", "report")
-STYLE = {
-    "online": "green",
-    "replied": "green",
-    "working": "cyan",
-    "not seen yet": "yellow",
-    "late": "yellow",
-    "skipped": "yellow",
-}
+WORDS = {"asked": "working", "joined": "working", "retried": "asked again", "dropped": "late"}
+"""Outcomes in `participation.jsonl` by what they mean at the moment; the others stand for themselves."""
+GOOD, WAITING = ("online", "replied", "working"), ("not seen yet", "asked again", "late", "skipped", "absent")
 ROUNDS_REMEMBERED = 5
 
 
@@ -55,9 +50,6 @@ class StudyView:
         elif kind == "asked":
             self.round = int(event.get("server_round") or 0)
             self._round_began = event.get("time")
-            for site in self.status:
-                self.status[site] = "working"
-                self.reason.pop(site, None)
         elif kind == "round":
             self.round, self.rounds = int(event["round"]), int(event["rounds"])
             if self._round_began is not None:
@@ -67,9 +59,9 @@ class StudyView:
         """One line of `participation.jsonl`."""
         site = str(line["site"])
         if site in self.status:
-            self.status[site] = str(line["outcome"])
-            if line.get("reason"):
-                self.reason[site] = str(line["reason"])
+            outcome = str(line["outcome"])
+            self.status[site] = WORDS.get(outcome, outcome)
+            self.reason[site] = str(line.get("reason") or "")
 
     def seconds_left(self) -> float | None:
         """At most so long for the training rounds still to come, at the pace of the last ones.
@@ -91,8 +83,12 @@ class StudyView:
         for column in ("site", "", ""):
             table.add_column(column, overflow="fold")
         for site, status in self.status.items():
-            table.add_row(site, f"[{STYLE.get(status, 'red')}]{status}[/]", escape(self.reason.get(site, "")))
+            table.add_row(site, f"[{_colour(status)}]{status}[/]", escape(self.reason.get(site, "")))
         return table
+
+
+def _colour(status: str) -> str:
+    return "green" if status in GOOD else "yellow" if status in WAITING else "red"
 
 
 def duration(seconds: float) -> str:

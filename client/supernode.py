@@ -153,7 +153,7 @@ def install(site: SiteConfig, approver: Approver, line: Line) -> None:
     Raises:
         InputFault: this flwr is not built the way the rules need; nothing is started then.
     """
-    _demand_known_flwr()
+    demand_known_flwr()
     original, make_retry = transport.http_request_response, vars(transport)["make_simple_http_retry_invoker"]
 
     def retry() -> Any:
@@ -178,7 +178,8 @@ def install(site: SiteConfig, approver: Approver, line: Line) -> None:
     vars(node)["time"] = SimpleNamespace(sleep=lambda s: time.sleep(min(s, SHORTEST_WAIT_S)))
 
 
-def _demand_known_flwr() -> None:
+def demand_known_flwr() -> None:
+    """Raise `InputFault` where the installed flwr lacks a part that `install` hooks into."""
     unknown = [
         name
         for name, parameters in _PARAMETERS.items()

@@ -79,8 +79,9 @@ def physionet2012(
         hymate data physionet2012 --raw challenge-2012 --out sites --site-by icu_type
 
     writes sites/coronary_care, sites/cardiac_surgery, sites/medical and sites/surgical, each with the
-    labels in_hospital_mortality and length_of_stay (predicted 48 h after admission) and subjects split
-    70 / 10 / 20 into train / tuning / held_out; and sites/summary.json with the figures printed.
+    labels in_hospital_mortality, length_of_stay, saps_i, sofa, survival and death_recorded (predicted
+    48 h after admission) and subjects split 70 / 10 / 20 into train / tuning / held_out; and
+    sites/summary.json with the figures printed.
 
     With --splits protocol set a, when it is there, is held_out and b + c are train / tuning 80 / 20;
     without set a those 20 are held_out, and tuning is carved from the 80 (10 % of b + c).

@@ -84,8 +84,24 @@ def read_records(source: Path) -> list[Record]:
     return list(records.values())
 
 
-def read_outcomes(path: Path) -> dict[int, tuple[bool, float | None]]:
-    """RecordID -> (died in hospital, days in hospital or None when not known).
+@dataclass(frozen=True)
+class Outcome:
+    """One row of an outcomes file; None: not known (-1 there)."""
+
+    died: bool
+    """In hospital."""
+    days: float | None
+    """In hospital."""
+    saps_i: float | None
+    """Simplified acute physiology score."""
+    sofa: float | None
+    """Sequential organ failure assessment."""
+    survival: float | None
+    """Days from admission to death; None: no death on record."""
+
+
+def read_outcomes(path: Path) -> dict[int, Outcome]:
+    """RecordID -> its outcome.
 
     Raises:
         InputFault: another header, a row that cannot be read, a RecordID listed twice.
@@ -96,16 +112,17 @@ def read_outcomes(path: Path) -> dict[int, tuple[bool, float | None]]:
     if lines[0] != OUTCOMES_HEADER:
         what = f"is not an outcomes file of the challenge (its first line is {_shown(lines[0])})"
         raise InputFault(path, what, f"the first line has to be {OUTCOMES_HEADER}")
-    outcomes: dict[int, tuple[bool, float | None]] = {}
+    outcomes: dict[int, Outcome] = {}
     for number, line in enumerate(lines[1:], start=2):
-        match = re.fullmatch(r"(\d+),[^,]*,[^,]*,(-?\d+),[^,]*,([01])", line)
+        match = re.fullmatch(r"(\d+),(-?\d+),(-?\d+),(-?\d+),(-?\d+),([01])", line)
         if match is None:
             what = f"line {number}: {_shown(line)} is not {OUTCOMES_HEADER}"
             raise InputFault(path, what, WHERE_FROM)
-        record_id, days, died = (int(text) for text in match.groups())
+        record_id, *scores, died = (int(text) for text in match.groups())
         if record_id in outcomes:
             raise InputFault(path, f"line {number}: RecordID {record_id} is listed twice", WHERE_FROM)
-        outcomes[record_id] = (bool(died), float(days) if days >= 0 else None)
+        saps_i, sofa, days, survival = (float(score) if score >= 0 else None for score in scores)
+        outcomes[record_id] = Outcome(bool(died), days, saps_i, sofa, survival)
     return outcomes
 
 

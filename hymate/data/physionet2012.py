@@ -15,6 +15,7 @@ The challenge gives no dates: every admission is at `ADMISSION`, predictions are
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from hymate.data.challenge_codes import ICU_TYPES, PARAMETERS, code_table
 from hymate.data.challenge_files import (
     HEADER,
     WHERE_FROM,
+    Outcome,
     RawSet,
     Record,
     find_sets,
@@ -42,7 +44,11 @@ ADMISSION = dt.datetime(2000, 1, 1)
 HOURS = 48
 LEAST_ROWS = 6
 MORTALITY = "in_hospital_mortality"
-LENGTH_OF_STAY = "length_of_stay"
+NUMBERS = {"length_of_stay": "days", "saps_i": "saps_i", "sofa": "sofa", "survival": "survival"}
+"""Further label sets -> column of the outcomes; a stay without the number has no such label."""
+DEATH_RECORDED = "death_recorded"
+"""Label set: whether a death is on record at all, in hospital or after it."""
+TASKS = (MORTALITY, *NUMBERS, DEATH_RECORDED)
 
 _STATIC = ("Age", "Gender", "Height", "ICUType")
 _RECORD_ID = "RecordID"
@@ -101,7 +107,7 @@ def prepare_physionet2012(
                 name=name,
                 events=tables["events"],
                 splits=tables["splits"],
-                labels={task: tables[task] for task in (MORTALITY, LENGTH_OF_STAY)},
+                labels={task: tables[task] for task in TASKS},
                 codes=code_table(),
             )
         write_json(folder / SUMMARY, summary)
@@ -114,7 +120,7 @@ def _read(sets: list[RawSet]) -> tuple[pl.DataFrame, pl.DataFrame]:
     Returns:
         rows: `subject_id`, `minute` Int32, `parameter`, `value` Float64, in each file's order.
         stays: one row a record: `subject_id`, `where` (for messages), `set`, `rank` (place in the set's
-            outcomes file), `died`, `days`.
+            outcomes file), `died`, `days`, `saps_i`, `sofa`, `survival`.
     """
     frames, stays = [], []
     seen: dict[int, str] = {}
@@ -131,10 +137,12 @@ def _read(sets: list[RawSet]) -> tuple[pl.DataFrame, pl.DataFrame]:
                 raise InputFault(record.where, what, WHERE_FROM)
             seen[record.record_id] = each.letter
             number = record.record_id
-            stays.append((number, record.where, f"set_{each.letter}", rank[number], *outcomes[number]))
+            found = astuple(outcomes[number])
+            stays.append((number, record.where, f"set_{each.letter}", rank[number], *found))
         frames.append(_parse(records))
-    schema = ("subject_id", "where", "set", "rank", "died", "days")
-    return pl.concat(frames), pl.DataFrame(stays, schema=schema, orient="row").cast({"days": pl.Float32})
+    schema = ("subject_id", "where", "set", "rank", *(field.name for field in fields(Outcome)))
+    table = pl.DataFrame(stays, schema=schema, orient="row")
+    return pl.concat(frames), table.with_columns(pl.col(*NUMBERS.values()).cast(pl.Float32))
 
 
 def _parse(records: list[Record]) -> pl.DataFrame:
@@ -246,12 +254,17 @@ def _sites(
     sites = {}
     for name in sorted(stays["site"].unique()):
         members = stays.filter(pl.col("site") == name)
-        label = members.select("subject_id", "prediction_time", boolean_value="died", float_value="days")
+        keys = members.select("subject_id", "prediction_time")
+        numbers = {
+            task: keys.with_columns(float_value=members[column]).drop_nulls("float_value")
+            for task, column in NUMBERS.items()
+        }
         sites[name] = {
             "events": events.join(members, on="subject_id", how="semi"),
             "splits": splits.join(members, on="subject_id", how="semi"),
-            MORTALITY: label.drop("float_value"),
-            LENGTH_OF_STAY: label.drop("boolean_value").drop_nulls("float_value"),
+            MORTALITY: keys.with_columns(boolean_value=members["died"]),
+            DEATH_RECORDED: keys.with_columns(boolean_value=members["survival"].is_not_null()),
+            **numbers,
         }
     return sites
 

@@ -15,7 +15,7 @@ import pytest
 
 from hymate.data.challenge_codes import PARAMETERS
 from hymate.data.meds import SPLITS, MedsDataset
-from hymate.data.physionet2012 import ADMISSION, prepare_physionet2012
+from hymate.data.physionet2012 import ADMISSION, TASKS, prepare_physionet2012
 from hymate.errors import InputFault
 from tests.hymate.data.challenge import HEADER, OUTCOMES_HEADER, ordinary, record, write_set
 
@@ -92,14 +92,18 @@ def test_observations_after_48_hours_are_left_out(tmp_path: Path) -> None:
 def test_labels(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_set(raw, "a", ordinary(1, 4))
-    rows = "1,1,1,5,-1,0\n2,-1,-1,-1,3,1\n3,9,9,0,-1,0\n4,9,9,12,-1,0\n999,1,1,1,1,1\n"
+    rows = "1,0,1,5,-1,0\n2,-1,-1,-1,3,1\n3,9,-1,0,40,0\n4,9,8,12,-1,0\n999,1,1,1,1,1\n"
     (raw / "Outcomes-a.txt").write_text(OUTCOMES_HEADER + rows)
     prepare(raw, tmp_path / "out")
     dataset = MedsDataset.open(tmp_path / "out" / "all")
-    assert dataset.tasks() == ["in_hospital_mortality", "length_of_stay"]
+    assert dataset.tasks() == sorted(TASKS)
     at = ADMISSION + dt.timedelta(hours=48)
     assert dataset.labels("in_hospital_mortality").rows() == [(1, at, 0), (2, at, 1), (3, at, 0), (4, at, 0)]
     assert dataset.labels("length_of_stay").rows() == [(1, at, 5.0), (3, at, 0.0), (4, at, 12.0)]
+    assert dataset.labels("saps_i").rows() == [(1, at, 0.0), (3, at, 9.0), (4, at, 9.0)]
+    assert dataset.labels("sofa").rows() == [(1, at, 1.0), (4, at, 8.0)]
+    assert dataset.labels("survival").rows() == [(2, at, 3.0), (3, at, 40.0)]
+    assert dataset.labels("death_recorded").rows() == [(1, at, 0), (2, at, 1), (3, at, 1), (4, at, 0)]
 
 
 def test_codes_carry_units(tmp_path: Path) -> None:

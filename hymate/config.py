@@ -1,22 +1,19 @@
 """What a person may set about task, model and training, parsed once into frozen objects.
 
-Every model forbids unknown keys and cross-checks its fields; `load_yaml` turns whatever is wrong
-into one line that says file, key, problem and remedy.
+Every model forbids unknown keys and cross-checks its fields; `hymate.parsing` reads them from a file.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from hymate.errors import InputFault
+from hymate.parsing import load_yaml as load_yaml  # noqa: PLC0414  (read from here by all)
+from hymate.parsing import parse as parse  # noqa: PLC0414
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -202,6 +199,8 @@ class ModelConfig(Frozen):
     value_clip: Positive | None = None
     """z-scores beyond this count as this, at the model's entrance and as forecasting target; None: as
     they are (they reach 180 in PhysioNet-2012)."""
+    event_head: bool = False
+    """Also say which codes are measured next: what `pretrain.event_rate` trains."""
     value_embedding: Literal["shared", "affine"] = "shared"
     """How a value meets its code: e^v = FFN(v) for all codes, or gamma_f FFN(v) with gamma_f of the code."""
     d_summary: Annotated[int, Field(ge=0)] = 0
@@ -230,10 +229,17 @@ class OptimiserConfig(Frozen):
     """AdamW and what surrounds it in every phase."""
 
     learning_rate: Positive = 5e-4
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate: as it is, or down to 2 % of it along half a cosine over the phase's rounds."""
+    warmup: Probability = 0.0
+    """Share of the phase's steps over which the learning rate rises to its height."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     clip_norm: Positive = 0.3
     """Gradient norm above which a step is scaled down (the lineage's protocol: 0.3)."""
     batch_size: Count = 32
+    ema: Probability = 0.0
+    """Decay of the running mean of the weights, a step: 0.99 remembers some 100 steps. What is evaluated
+    and kept is the mean; 0: the weights themselves."""
 
 
 class PretrainConfig(OptimiserConfig):
@@ -248,6 +254,42 @@ class PretrainConfig(OptimiserConfig):
     """The target is every variable's first value in (t1, t1 + forecast_hours]."""
     variable_dropout: Probability = 0.2
     """Share of a stay's variables hidden from the input, drawn anew at each visit."""
+    windows_per_stay: Count = 1
+    """Times t1 that are drawn of each stay in an epoch."""
+    event_rate: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight, beside the values, of forecasting which variables are measured at all; needs
+    `model.event_head`."""
+
+
+class AuxiliaryConfig(Frozen):
+    """Further label sets, learned beside the task by the same representation and forgotten afterwards."""
+
+    tasks: Annotated[tuple[LabelSet, ...], Field(min_length=1)]
+    """Label sets of the same stays, boolean or numbers; a stay may lack any. Numbers that are never
+    negative are learned as log(1 + number); all in standard deviations of the training stays."""
+    weight: Positive = 0.5
+    """Of their mean loss, beside that of the task."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> AuxiliaryConfig:
+        if len(set(self.tasks)) < len(self.tasks):
+            raise ValueError("tasks names a label set twice")
+        return self
+
+
+class SoftLabelsConfig(Frozen):
+    """Distillation: labels of training stays are mixed with what another model says of them.
+
+    That model never saw the stay: it is fitted on the other folds of the training stays.
+    """
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    source: Literal["boosting"] = Field(default="boosting", alias="from")
+    """Gradient boosting on summary features (`hymate.model.baselines.summary`)."""
+    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """What is learned is (1 - share) label + share probability."""
+    folds: Annotated[int, Field(ge=2)] = 5
 
 
 class FinetuneConfig(OptimiserConfig):
@@ -256,100 +298,20 @@ class FinetuneConfig(OptimiserConfig):
     rounds: Count = 10
     local_epochs: Count = 1
     variable_dropout: Probability = 0.0
+    span_dropout_hours: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of each stay visited, what was observed in a span of this length, drawn at random, is hidden."""
     patience: Count = 5
     """Rounds without a better tuning AUROC + average precision after which training stops."""
-
-
-def load_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; a missing file, broken YAML or another shape is one `InputFault`."""
-    if not path.is_file():
-        raise InputFault(path, "no such file", "check the path given")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as fault:
-        mark = getattr(fault, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(fault, "problem", None) or "not readable as text"
-        raise InputFault(path, f"{line}{problem}", "correct the YAML there") from None
-    if not isinstance(content, dict):
-        raise InputFault(path, "holds no 'key: value' mapping", "start from a file in deploy/configs/")
-    return content
-
-
-Config = TypeVar("Config", bound=BaseModel)
-
-
-def parse(kind: type[Config], content: dict[str, Any], source: str | Path) -> Config:
-    """Validate `content` as `kind`; the first fault becomes one `InputFault` naming source and key."""
-    try:
-        return kind.model_validate(content)
-    except ValidationError as invalid:
-        # A misspelt key explains a missing one, not the other way round.
-        faults = sorted(invalid.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        fault, others = faults[0], len(faults) - 1
-        key = ".".join(str(part) for part in _place(kind, fault["loc"])[1])
-        what, remedy = _explain(kind, fault, key)
-        more = f" ({others} more after this one)" if others else ""
-        raise InputFault(source, what, remedy + more) from None
-
-
-def _explain(kind: type[BaseModel], fault: Any, key: str) -> tuple[str, str]:
-    """What is wrong and what to do, for one pydantic error."""
-    if fault["type"] == "extra_forbidden":
-        parent, _ = _place(kind, fault["loc"][:-1])
-        known = sorted(_keys(parent)) if parent else []
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        remedy = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
-        return f"key '{key}' does not exist", remedy
-    if fault["type"] == "missing":
-        return f"key '{key}' is missing", "add it"
-    message = fault["msg"].removeprefix("Value error, ")
-    where = f"key '{key}': " if key else ""
-    given = fault.get("input")
-    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-    return f"{where}{message}{shown}", "correct the value"
-
-
-def _place(
-    kind: type[BaseModel], location: tuple[int | str, ...]
-) -> tuple[type[BaseModel] | None, tuple[int | str, ...]]:
-    """The pydantic model that a fault's location ends in, and the location as the file has it.
-
-    pydantic puts the tag of a union's chosen branch between two keys; no file has it.
-    """
-    current: Any = kind
-    keys: list[int | str] = []
-    for part in location:
-        branch = _branch(current, part)
-        if branch is not None:
-            current = branch
-            continue
-        keys.append(part)
-        model = _nested_model(current)
-        fields = _keys(model) if model else {}
-        if isinstance(part, str) and part in fields:  # else an index of a list or a key of a mapping
-            current = fields[part].annotation
-    return _nested_model(current), tuple(keys)
-
-
-def _branch(annotation: Any, tag: int | str) -> Any | None:
-    """The member of a union that `tag` stands for; None where the annotation is no such union."""
-    for member in get_args(annotation):
-        if any(isinstance(mark, Tag) and mark.tag == tag for mark in get_args(member)[1:]):
-            return member
-    return None
-
-
-def _keys(kind: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The model's fields by the name a file gives them."""
-    return {field.alias or name: field for name, field in kind.model_fields.items()}
-
-
-def _nested_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation):
-        found = _nested_model(argument)
-        if found is not None:
-            return found
-    return None
+    encoder_rate: Positive = 1.0
+    """Learning rate of the encoder, as a multiple of that of head, demographics and summary branch."""
+    warm_epochs: Annotated[int, Field(ge=0)] = 0
+    """Epochs, before the rounds, in which the encoder stays as it is and only head, demographics and
+    summary branch learn; schedule, ema and the like are those given here."""
+    warm_batch_size: Count = 128
+    warm_learning_rate: Positive = 1e-3
+    positive_weight: Literal["balanced", "none"] | Positive = "balanced"
+    """How often a positive counts: as often as there are negatives per positive, once, or a number."""
+    label_smoothing: Probability = 0.0
+    """Share by which each label moves towards the training stays' mean label."""
+    auxiliary: AuxiliaryConfig | None = None
+    soft_labels: SoftLabelsConfig | None = None

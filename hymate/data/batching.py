@@ -103,10 +103,18 @@ def length_buckets(lengths: Ints, batch_size: int, rng: np.random.Generator | No
 
 
 def training_batches(
-    store: TripletStore, rows: Ints, batch_size: int, rng: np.random.Generator, variable_dropout: float
+    store: TripletStore,
+    rows: Ints,
+    batch_size: int,
+    rng: np.random.Generator,
+    variable_dropout: float,
+    span_hours: float = 0.0,
 ) -> Iterator[TripletBatch]:
-    """One epoch over `rows`; of each stay, every variable is hidden with probability `variable_dropout`."""
+    """One epoch over `rows`; of each stay, every variable is hidden with probability `variable_dropout`,
+    and what was observed in a span of `span_hours` that lies anywhere in the look-back."""
     view = _view(store, rows, store.lengths[rows], variable_dropout, rng)
+    if span_hours:
+        view = _without_span(store, view, span_hours, rng)
     for bucket in length_buckets(view.lengths, batch_size, rng):
         yield view.batch(store, bucket)
 
@@ -124,12 +132,18 @@ def forecast_batches(
 
     t1 is uniform over the stay's distinct observation times at or after `config.min_input_hours`, the
     stay's last time excluded. The input is what was observed up to and including t1, with whole
-    variables hidden; the target is not touched by that.
+    variables hidden; the target is not touched by that. `config.windows_per_stay` t1 are drawn of each.
     """
+    rows = np.tile(rows, config.windows_per_stay)
     able, seen = _draw_inputs(store, rows, rng.random(len(rows)), config)
     view = _view(store, rows[able], seen, config.variable_dropout, rng)
     for bucket in length_buckets(view.lengths, config.batch_size, rng):
         yield _forecast(store, view, bucket, config)
+
+
+def forecast_stays(store: TripletStore, rows: Ints, config: PretrainConfig) -> int:
+    """How many of `rows` have a possible t1."""
+    return int(_draw_inputs(store, rows, np.zeros(len(rows)), config)[0].sum())
 
 
 def fixed_forecast_draws(
@@ -237,6 +251,19 @@ def _view(store: TripletStore, rows: Ints, seen: Ints, share: float, rng: np.ran
     if not visible:
         return _View(rows, seen, seen)
     return _View(rows, seen, np.concatenate(lengths), np.concatenate(visible))
+
+
+def _without_span(store: TripletStore, view: _View, hours: float, rng: np.random.Generator) -> _View:
+    """Hide what was observed in [begin, begin + hours) too, begin uniform over the look-back less `hours`;
+    a stay of which nothing would be left keeps what it has."""
+    shown = _observations(store, view.rows, last=view.seen)
+    begin = rng.random(len(view.rows)) * max(0.0, store.task.lookback_hours - hours)
+    since = store.time[shown.at] - begin[shown.stay]
+    before = np.ones(len(since), np.bool_) if view.visible is None else view.visible
+    after = before & ((since < 0.0) | (since >= hours))
+    left = np.bincount(shown.stay[after], minlength=len(view.rows))
+    visible = np.where((left > 0)[shown.stay], after, before)
+    return _View(view.rows, view.seen, np.bincount(shown.stay[visible], minlength=len(view.rows)), visible)
 
 
 def _draw_inputs(

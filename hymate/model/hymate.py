@@ -11,7 +11,7 @@ Mottalib, Phan, Beheshti, arXiv 2509.24118, section 3 (https://arxiv.org/html/25
     s            (B, d_static) embedding of the demographics                 embedding.py
     z            (B, w)        [pooled, s]
     summary      (B, d_summary) each code's figures, at classification only  summary.py
-    heads        forecast (B, V + 1), logits (B,)                            heads.py
+    heads        forecast (B, V + 1), events (B, V + 1), logits (B,)         heads.py
 
 Padding stands on the right and the Mamba blocks are causal, so padding never reaches a real
 observation there. It enters as zero and leaves as zero, since its gate SiLU(0) is closed; attention
@@ -103,6 +103,7 @@ class HyMaTE(SequenceModel):
             MambaBlock(d, config.d_state, config.d_conv, config.expand, config.dropout)
             for _ in range(config.mamba_blocks if config.bidirectional else 0)
         )
+        self.event_head = ForecastHead(self.width, codes) if config.event_head else None
 
     def contextualise(self, batch: TripletBatch) -> Tensor:
         """The Mamba stack: -> (B, L, d), what each observation means after those before it."""
@@ -191,6 +192,12 @@ class HyMaTE(SequenceModel):
         """-> (B, V + 1): each code's first value after the batch's last observation, as z-score."""
         values: Tensor = self.forecast_head(self.encode(batch))
         return values
+
+    def forecast_with_events(self, batch: TripletBatch) -> tuple[Tensor, Tensor]:
+        """-> values as `forecast`, and log odds that each code is measured next, (B, V + 1) both."""
+        assert self.event_head is not None  # `config.event_head`
+        z = self.encode(batch)
+        return self.forecast_head(z), self.event_head(z)
 
 
 def _make_embedding(config: ModelConfig, codes: int, time_scale_hours: float) -> ObservationEmbedding:

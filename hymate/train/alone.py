@@ -8,23 +8,21 @@ are the same bits as without the kill.
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hymate.config import FinetuneConfig, PretrainConfig
 from hymate.data.store import TripletStore
 from hymate.model.sequence_model import SequenceModel
-from hymate.train.checkpoint import load_checkpoint, read_kept, read_state, save_checkpoint
+from hymate.train.auxiliary import Auxiliary, narrow, widen
+from hymate.train.averaging import Average, averaged
 from hymate.train.early_stopping import EarlyStopping
+from hymate.train.journey import Journey, Phase, Progress, copied
 from hymate.train.loop import (
     LocalHook,
     finetune_epochs,
@@ -34,30 +32,10 @@ from hymate.train.loop import (
     outputs,
     pretrain_epochs,
 )
-from hymate.train.objectives import class_weight
-from hymate.train.target import Binary, Criterion, Target, Tuning, criterion_of, merit
+from hymate.train.target import Criterion, Target, Tuning, criterion_of, merit, target_of
+from hymate.train.warm_up import warm_up
 
-__all__ = ["AloneResult", "Progress", "Tuning", "rounds_done", "train_alone"]
-
-Phase = Literal["pretrain", "finetune"]
-
-BEST = "best"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One round of one phase is done. round: 1-based."""
-
-    phase: Phase
-    round: int
-    rounds: int
-    loss: float
-    seconds: float
-    """Training alone, without the figures below."""
-    tuning: Tuning | None = None
-    """Fine-tuning only."""
-    forecast_error: float | None = None
-    """Pretraining only, where it is watched: mean loss on the tuning split."""
+__all__ = ["AloneResult", "Phase", "Progress", "Tuning", "rounds_done", "train_alone"]
 
 
 @dataclass(frozen=True)
@@ -82,58 +60,9 @@ class AloneResult:
     rounds: tuple[Progress, ...] = field(repr=False, default=())
 
 
-@dataclass
-class _Journey:
-    """How far training has come: what the state file holds beside model and optimiser."""
-
-    file: Path | None
-    history: list[Progress] = field(default_factory=list)
-    first: Tuning | None = None
-    """On tuning before the first round of fine-tuning."""
-    best_round: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
-    seconds_before: float = 0.0
-    began: float = field(default_factory=time.perf_counter)
-
-    def __post_init__(self) -> None:
-        if self.file is None or not self.file.is_file():
-            return
-        state = read_state(self.file)
-        self.history = [_progress(entry) for entry in state["history"]]
-        self.first = None if state["first"] is None else Tuning(**state["first"])
-        self.best_round = state["best_round"]
-        self.seconds_before = state["seconds"]
-        self.best = read_kept(self.file, BEST)
-
-    @property
-    def seconds(self) -> float:
-        return self.seconds_before + time.perf_counter() - self.began
-
-    def done(self, phase: Phase) -> int:
-        """Rounds of this phase behind us."""
-        return sum(progress.phase == phase for progress in self.history)
-
-    def restore(self, phase: Phase, model: SequenceModel, optimiser: torch.optim.Optimizer) -> None:
-        """Put model and optimiser where the last round left them, if it was one of this phase."""
-        if self.file is not None and self.done(phase) and self.history[-1].phase == phase:
-            load_checkpoint(self.file, model, optimiser)
-
-    def keep(self, model: SequenceModel, optimiser: torch.optim.Optimizer) -> None:
-        """Write all of it, in one step."""
-        if self.file is None:
-            return
-        state = {
-            "history": [asdict(progress) for progress in self.history],
-            "first": None if self.first is None else asdict(self.first),
-            "best_round": self.best_round,
-            "seconds": self.seconds,
-        }
-        save_checkpoint(self.file, model, optimiser, state, {BEST: self.best})
-
-
 def rounds_done(file: Path) -> tuple[Progress, ...]:
     """The rounds a state file has behind it; empty where there is no such file yet."""
-    return tuple(_Journey(file).history)
+    return tuple(Journey(file).history)
 
 
 def train_alone(
@@ -165,7 +94,7 @@ def train_alone(
         InputFault: nothing can be trained on, the loss stops being finite, or `state` is damaged or
             belongs to another model.
     """
-    journey = _Journey(state)
+    journey = Journey(state)
 
     def report(progress: Progress) -> None:
         journey.history.append(progress)
@@ -174,13 +103,18 @@ def train_alone(
 
     _pretrain(store, model, pretrain, seed, journey, report, watch_forecasts, hook)
 
+    target = target or target_of(store, store.task, finetune=finetune)
+    further = target.labels.shape[1] if isinstance(target, Auxiliary) else 0
+    if further:
+        widen(model, further, seed)
+    _warm(store, model, finetune, seed, journey, report, target)
     tuning_rows = labelled(store, "tuning")
-    target = target or Binary(store.label, class_weight(store.label[labelled(store, "train")]))
     optimiser = make_optimiser(model, finetune)
-    journey.restore("finetune", model, optimiser)
+    average = Average(model, finetune.ema) if finetune.ema else None
+    journey.restore("finetune", model, optimiser, average)
     if journey.first is None:
         journey.first = evaluate_tuning(model, store, tuning_rows, target)
-        journey.best = _copied(model.state_dict())
+        journey.best = copied(model.state_dict())
     criterion = criterion_of(journey.first)
     stopping = EarlyStopping(finetune.patience)
     for tuning in _tunings(journey):
@@ -197,13 +131,17 @@ def train_alone(
             epochs=finetune.local_epochs,
             hook=hook,
             objective=target.losses,
+            average=average,
         )
-        tuning = evaluate_tuning(model, store, tuning_rows, target)
-        if stopping.update(merit(tuning, criterion)):
-            journey.best_round, journey.best = done + 1, _copied(model.state_dict())
-        report(Progress("finetune", done + 1, finetune.rounds, result.loss, result.seconds, tuning))
-        journey.keep(model, optimiser)
+        with averaged(model, average):
+            tuning = evaluate_tuning(model, store, tuning_rows, target)
+            if stopping.update(merit(tuning, criterion)):
+                journey.best_round, journey.best = done + 1, copied(model.state_dict())
+            report(Progress("finetune", done + 1, finetune.rounds, result.loss, result.seconds, tuning))
+        journey.keep(model, optimiser, average)
     model.load_state_dict(journey.best)
+    if further:
+        narrow(model, further)
     return AloneResult(
         pretrain_epochs=journey.done("pretrain") * pretrain.local_epochs,
         finetune_epochs=journey.done("finetune") * finetune.local_epochs,
@@ -230,16 +168,17 @@ def _pretrain(
     model: SequenceModel,
     config: PretrainConfig,
     seed: int,
-    journey: _Journey,
+    journey: Journey,
     report: Callable[[Progress], None],
     watch: bool,
     hook: LocalHook | None,
 ) -> None:
     """The rounds of pretraining that are still to be done."""
-    if journey.done("finetune") or not config.rounds:
+    if journey.done("warm") or journey.done("finetune") or not config.rounds:
         return
     optimiser: torch.optim.Optimizer = make_optimiser(model, config)
-    journey.restore("pretrain", model, optimiser)
+    average = Average(model, config.ema) if config.ema else None
+    journey.restore("pretrain", model, optimiser, average)
     while (done := journey.done("pretrain")) < config.rounds:
         result = pretrain_epochs(
             model,
@@ -250,24 +189,44 @@ def _pretrain(
             first_epoch=done * config.local_epochs,
             epochs=config.local_epochs,
             hook=hook,
+            average=average,
         )
         progress = Progress("pretrain", done + 1, config.rounds, result.loss, result.seconds)
-        if watch:
-            progress = replace(progress, forecast_error=forecast_error(model, store, config, seed))
-        report(progress)
-        journey.keep(model, optimiser)
+        with averaged(model, average):
+            if watch:
+                progress = replace(progress, forecast_error=forecast_error(model, store, config, seed))
+            report(progress)
+        journey.keep(model, optimiser, average)
+    if average is not None:
+        model.load_state_dict(average.weights)
 
 
-def _tunings(journey: _Journey) -> list[Tuning]:
+def _warm(
+    store: TripletStore,
+    model: SequenceModel,
+    config: FinetuneConfig,
+    seed: int,
+    journey: Journey,
+    report: Callable[[Progress], None],
+    target: Target,
+) -> None:
+    """The epochs with a frozen encoder, if there are any and they are still to be done."""
+    if not config.warm_epochs or journey.done("finetune"):
+        return
+    rate = config.model_copy(update={"learning_rate": config.warm_learning_rate})
+    optimiser: torch.optim.Optimizer = make_optimiser(model, rate)
+    journey.restore("warm", model, optimiser)
+    if journey.done("warm"):
+        return
+    average = Average(model, config.ema) if config.ema else None
+    result = warm_up(model, store, config, optimiser, objective=target.losses, seed=seed, average=average)
+    if average is not None:
+        model.load_state_dict(average.weights)
+    report(Progress("warm", 1, 1, result.loss, result.seconds))
+    journey.keep(model, optimiser)
+
+
+def _tunings(journey: Journey) -> list[Tuning]:
     """Before fine-tuning, and after each of its rounds."""
     assert journey.first is not None  # fine-tuning has begun
     return [journey.first, *(progress.tuning for progress in journey.history if progress.tuning is not None)]
-
-
-def _progress(entry: Mapping[str, Any]) -> Progress:
-    tuning = entry["tuning"]
-    return Progress(**{**entry, "tuning": None if tuning is None else Tuning(**tuning)})
-
-
-def _copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return copy.deepcopy(dict(weights))

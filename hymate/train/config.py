@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hymate.config import (
+    Count,
     FinetuneConfig,
     Frozen,
     ModelConfig,
@@ -22,6 +23,7 @@ from hymate.data.mapping import with_mapping_lines
 from hymate.errors import InputFault
 from hymate.model.config import AnyModelConfig
 from hymate.overrides import apply_overrides
+from hymate.train.demands import demand_parts
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 Split = Literal["train", "tuning", "held_out"]
@@ -58,6 +60,15 @@ class TrainConfig(Frozen):
     label_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the training subjects whose labels are used, drawn by `seed`; pretraining still sees all."""
     evaluation: TrainEvaluationConfig = TrainEvaluationConfig()
+    ensemble: Count = 1
+    """Members, of seeds `seed`, `seed` + 1, ...: what the model says is the mean of what they say."""
+    ensemble_pretraining: Literal["shared", "own"] = "shared"
+    """Whether the first member's pretrained weights are fine-tuned by all, or each pretrains its own."""
+
+    @model_validator(mode="after")
+    def _parts_are_there(self) -> TrainConfig:
+        demand_parts(self.model, self.task, self.pretrain, self.finetune)
+        return self
 
 
 def load_train_config(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -27,17 +27,21 @@ from hymate.data.batching import (
     evaluation_batches,
     fixed_forecast_draws,
     forecast_batches,
+    forecast_stays,
     training_batches,
 )
 from hymate.errors import InputFault
-from hymate.model.mamba import SelectiveSSM
+from hymate.model.hymate import HyMaTE
 from hymate.model.sequence_model import SequenceModel
 from hymate.ops.allocator import release_memory
-from hymate.train.objectives import classification_loss, forecast_loss
+from hymate.train.averaging import Average
+from hymate.train.objectives import classification_loss, event_loss, forecast_loss, smoothed
+from hymate.train.optimiser import make_optimiser as make_optimiser  # noqa: PLC0414  (found here, too)
 from hymate.train.placement import device_of, forecast_on_device, mode, on_device, own_randomness
+from hymate.train.schedule import changes, rate_factor, set_rate
 
 if TYPE_CHECKING:  # a machine with torch alone has no pydantic, and the model needs none
-    from hymate.config import FinetuneConfig, OptimiserConfig, PretrainConfig
+    from hymate.config import FinetuneConfig, PretrainConfig
     from hymate.data.store import TripletStore
 
 Objective = Callable[[Tensor, TripletBatch], Tensor]
@@ -52,6 +56,7 @@ class Phase(IntEnum):
 
     PRETRAIN = 1
     FINETUNE = 2
+    WARM = 3
 
 
 class LocalHook(Protocol):
@@ -86,25 +91,6 @@ class EpochResult:
     seconds: float
 
 
-def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay spares norms, biases, embeddings, and the scan's `A_log` and `D`."""
-    spared = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding | SelectiveSSM)
-        for parameter in module.parameters(recurse=False)
-    }
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        (others if id(parameter) in spared or parameter.ndim < 2 else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-
-
 def pretrain_epochs(
     model: SequenceModel,
     store: TripletStore,
@@ -115,8 +101,12 @@ def pretrain_epochs(
     first_epoch: int,
     epochs: int,
     hook: LocalHook | None = None,
+    average: Average | None = None,
 ) -> EpochResult:
     """Masked forecasting on the training stays, epochs `first_epoch` ... `first_epoch + epochs - 1`.
+
+    The learning rate is that of these epochs among all `config.rounds * config.local_epochs`. `average`
+    follows the weights.
 
     Raises `InputFault` where no training stay can be cut, or the loss stops being finite.
     """
@@ -127,9 +117,16 @@ def pretrain_epochs(
 
     def losses(found: ForecastBatch) -> Tensor:
         batch = forecast_on_device(found, device)
-        return forecast_loss(model.forecast(batch.input), batch, model.value_clip)
+        if not config.event_rate:
+            return forecast_loss(model.forecast(batch.input), batch, model.value_clip)
+        assert isinstance(model, HyMaTE)  # `hymate.train.demands`: only its configuration has event_head
+        values, events = model.forecast_with_events(batch.input)
+        return forecast_loss(values, batch, model.value_clip) + config.event_rate * event_loss(events, batch)
 
-    return _epochs(
+    def steps() -> int:
+        return -(-forecast_stays(store, rows, config) * config.windows_per_stay // config.batch_size)
+
+    result = _epochs(
         model,
         optimiser,
         config,
@@ -139,7 +136,10 @@ def pretrain_epochs(
         seed=seed,
         numbers=range(first_epoch, first_epoch + epochs),
         hook=hook,
+        steps_per_epoch=steps,
+        average=average,
     )
+    return replace(result, stays=result.stays // config.windows_per_stay)
 
 
 def finetune_epochs(
@@ -154,6 +154,7 @@ def finetune_epochs(
     epochs: int,
     hook: LocalHook | None = None,
     objective: Objective | None = None,
+    average: Average | None = None,
 ) -> EpochResult:
     """Supervised training on the labelled training stays; numbering and faults as in `pretrain_epochs`.
 
@@ -162,14 +163,18 @@ def finetune_epochs(
     rows, device = labelled(store, "train"), device_of(model)
 
     def batches(rng: np.random.Generator) -> Iterator[TripletBatch]:
-        return training_batches(store, rows, config.batch_size, rng, config.variable_dropout)
+        return training_batches(
+            store, rows, config.batch_size, rng, config.variable_dropout, config.span_dropout_hours
+        )
+
+    labels = torch.from_numpy(np.array(smoothed(store.label, rows, config.label_smoothing))).to(device)
 
     def losses(found: TripletBatch) -> Tensor:
         batch = on_device(found, device)
         output = model.classify(batch)
         if objective is not None:
             return objective(output, batch)
-        return classification_loss(output, batch.label, positive_weight)
+        return classification_loss(output, labels[batch.row], positive_weight)
 
     return _epochs(
         model,
@@ -181,6 +186,8 @@ def finetune_epochs(
         seed=seed,
         numbers=range(first_epoch, first_epoch + epochs),
         hook=hook,
+        steps_per_epoch=lambda: -(-len(rows) // config.batch_size),
+        average=average,
     )
 
 
@@ -239,7 +246,7 @@ def labelled(store: TripletStore, split: str) -> NDArray[np.int64]:
 def _epochs(
     model: SequenceModel,
     optimiser: torch.optim.Optimizer,
-    config: OptimiserConfig,
+    config: PretrainConfig | FinetuneConfig,
     batches: Callable[[np.random.Generator], Iterable[Batch]],
     losses: Callable[[Batch], Tensor],
     *,
@@ -247,16 +254,26 @@ def _epochs(
     seed: int,
     numbers: range,
     hook: LocalHook | None,
+    steps_per_epoch: Callable[[], int],
+    average: Average | None,
 ) -> EpochResult:
     began = time.perf_counter()
     total, visits, steps = 0.0, 0, 0
+    each = steps_per_epoch() if changes(config) else 0
     with mode(model, training=True), own_randomness(model):
         for number in numbers:
-            rng, torch_seed = _streams(seed, phase, number)
+            rng, torch_seed = streams(seed, phase, number)
             torch.manual_seed(torch_seed)
             for step, batch in enumerate(batches(rng)):
+                if each:
+                    done, planned = number * each + step, config.rounds * config.local_epochs * each
+                    set_rate(optimiser, rate_factor(config, done, planned))
                 where = f"{phase.name.lower()}, epoch {number}, step {step}"
-                made = _step(model, optimiser, config, partial(losses, batch), hook=hook, where=where)
+                made = optimiser_step(
+                    model, optimiser, config.clip_norm, partial(losses, batch), hook=hook, where=where
+                )
+                if average is not None:
+                    average.update(model)
                 total += float(made.sum())
                 visits += made.numel()
                 steps += 1
@@ -277,14 +294,14 @@ def _epochs(
     )
 
 
-def _step(
+def optimiser_step(
     model: SequenceModel,
     optimiser: torch.optim.Optimizer,
-    config: OptimiserConfig,
+    clip_norm: float,
     losses: Callable[[], Tensor],
     *,
-    hook: LocalHook | None,
     where: str,
+    hook: LocalHook | None = None,
 ) -> Tensor:
     """One update of the weights; returns the losses (B,) that it was made from."""
     if hook is not None:
@@ -294,7 +311,7 @@ def _step(
     loss = made.mean()
     _demand_finite(loss, "loss", where)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     _demand_finite(norm, "gradient's norm", where)
     if hook is not None:
         hook.on_gradient(model)
@@ -311,7 +328,7 @@ def _demand_finite(number: Tensor, name: str, where: str) -> None:
         )
 
 
-def _streams(seed: int, phase: Phase, number: int) -> tuple[np.random.Generator, int]:
+def streams(seed: int, phase: Phase, number: int) -> tuple[np.random.Generator, int]:
     """numpy's generator for batches and masks, and torch's seed for dropout."""
     for_batches, for_torch = np.random.SeedSequence([seed, int(phase), number]).spawn(2)
     return np.random.default_rng(for_batches), int(for_torch.generate_state(1, np.uint64)[0])

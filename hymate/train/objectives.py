@@ -28,6 +28,12 @@ def forecast_loss(prediction: Tensor, batch: ForecastBatch, clip: float | None =
     return squared.sum(dim=1) / measured.sum(dim=1).clamp(min=1.0)
 
 
+def event_loss(logits: Tensor, batch: ForecastBatch) -> Tensor:
+    """Cross-entropy of which codes are measured in the next window, mean over codes: (B, V + 1) -> (B,)."""
+    measured = batch.target_mask[:, 1:].to(logits.dtype)  # without padding
+    return F.binary_cross_entropy_with_logits(logits[:, 1:], measured, reduction="none").mean(dim=1)
+
+
 def classification_loss(logits: Tensor, label: Tensor, positive_weight: float) -> Tensor:
     """Cross-entropy, positives counted `positive_weight` times: logits, label (B,) -> (B,)."""
     weight = logits.new_tensor(positive_weight)
@@ -49,6 +55,18 @@ def multilabel_loss(logits: Tensor, labels: Tensor, positive_weights: Tensor) ->
 def regression_loss(prediction: Tensor, label: Tensor, mean: float, std: float) -> Tensor:
     """Squared error of a z-score under the training labels' mean and std: prediction, label (B,) -> (B,)."""
     return (prediction - (label - mean) / std).square()
+
+
+def smoothed(labels: NDArray[np.float32], train: NDArray[np.int64], share: float) -> NDArray[np.float32]:
+    """Labels (N,) or (N, K) moved by `share` towards the mean label of the stays in `train`; NaN stays.
+
+    Towards the mean rather than 1/2: where few die, probabilities stay true on average.
+    """
+    if not share or not np.isfinite(labels[train]).any():
+        return labels
+    mean = np.nanmean(labels[train].astype(np.float64), axis=0)
+    moved: NDArray[np.float32] = ((1.0 - share) * labels + share * mean).astype(np.float32)
+    return moved
 
 
 def class_weight(labels: NDArray[np.floating]) -> float:

@@ -14,12 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hymate.config import TaskConfig
+from hymate.config import FinetuneConfig, TaskConfig
 from hymate.data.batching import TripletBatch
 from hymate.data.store import TripletStore
 from hymate.evaluate.metrics import auroc, average_precision, log_loss_sum
 from hymate.train.loop import labelled
-from hymate.train.objectives import class_weight, classification_loss, multilabel_loss, regression_loss
+from hymate.train.objectives import (
+    class_weight,
+    classification_loss,
+    multilabel_loss,
+    regression_loss,
+    smoothed,
+)
 
 Floats = NDArray[np.float64]
 Criterion = Literal["auroc + average precision", "log loss", "root mean squared error", "none"]
@@ -63,9 +69,14 @@ class Binary:
 
     labels: NDArray[np.float32]
     positive_weight: float
+    learned: NDArray[np.float32] | None = None
+    """What training stays are to be given instead of 0 or 1, (N,)."""
 
     def losses(self, output: Tensor, batch: TripletBatch) -> Tensor:
-        return classification_loss(output, batch.label, self.positive_weight)
+        label = batch.label
+        if self.learned is not None:
+            label = torch.from_numpy(self.learned[batch.row.cpu().numpy()]).to(output.device)
+        return classification_loss(output, label, self.positive_weight)
 
     def tuning(self, output: Floats, rows: NDArray[np.int64]) -> Tuning:
         labels, scores = self.labels[rows].astype(np.float64), _probability(output)
@@ -83,9 +94,12 @@ class Multilabel:
 
     labels: NDArray[np.float32]
     positive_weight: tuple[float, ...]
+    learned: NDArray[np.float32] | None = None
+    """What training stays are to be given instead of 0 or 1, (N, K)."""
 
     def losses(self, output: Tensor, batch: TripletBatch) -> Tensor:
-        labels = torch.from_numpy(self.labels[batch.row.cpu().numpy()]).to(output.device)
+        given = self.labels if self.learned is None else self.learned
+        labels = torch.from_numpy(given[batch.row.cpu().numpy()]).to(output.device)
         return multilabel_loss(output, labels, output.new_tensor(self.positive_weight))
 
     def tuning(self, output: Floats, rows: NDArray[np.int64]) -> Tuning:
@@ -124,18 +138,42 @@ class Regression:
         return Tuning(len(rows), None, None, None, rmse=float(np.sqrt(np.mean(np.square(error)))))
 
 
-def target_of(store: TripletStore, task: TaskConfig, labels: NDArray[np.float32] | None = None) -> Target:
-    """The task's target on `store`; `labels` (N, K) are needed where it has several."""
+def target_of(
+    store: TripletStore,
+    task: TaskConfig,
+    labels: NDArray[np.float32] | None = None,
+    finetune: FinetuneConfig | None = None,
+    soft: NDArray[np.float32] | None = None,
+) -> Target:
+    """The task's target on `store`; `labels` (N, K) are needed where it has several.
+
+    finetune: weight of positives and smoothing of labels; default: balanced, none. soft: for each stay what
+    another model says of it, (N,), NaN where it says nothing: mixed in before smoothing.
+    """
+    finetune = finetune or FinetuneConfig()
     train = labelled(store, "train")
     if task.kind == "multilabel":
         assert labels is not None  # whoever makes the store of several label sets makes these
-        weights = tuple(class_weight(labels[train, column]) for column in range(labels.shape[1]))
-        return Multilabel(labels, weights)
+        balanced = (class_weight(column) for column in labels[train].T)
+        weights = tuple(positive_weight(finetune, weight) for weight in balanced)
+        return Multilabel(labels, weights, smoothed(labels, train, finetune.label_smoothing))
     if task.kind == "regression":
         known = store.label[train].astype(np.float64)
         std = float(known.std(ddof=1)) if len(known) > 1 else 0.0
         return Regression(store.label, float(known.mean()) if len(known) else 0.0, std or 1.0)
-    return Binary(store.label, class_weight(store.label[train]))
+    learned = store.label
+    if soft is not None and finetune.soft_labels is not None:
+        share = np.float32(finetune.soft_labels.share)
+        learned = np.where(np.isnan(soft), learned, (1 - share) * learned + share * soft).astype(np.float32)
+    weight = positive_weight(finetune, class_weight(store.label[train]))
+    return Binary(store.label, weight, smoothed(learned, train, finetune.label_smoothing))
+
+
+def positive_weight(finetune: FinetuneConfig, balanced: float) -> float:
+    """How often a positive counts, where `balanced` negatives come on each."""
+    if finetune.positive_weight == "balanced":
+        return balanced
+    return 1.0 if finetune.positive_weight == "none" else finetune.positive_weight
 
 
 def criterion_of(tuning: Tuning) -> Criterion:

@@ -1,0 +1,109 @@
+"""From a YAML file to a frozen configuration, and from whatever is wrong in it to one line that says file,
+key, problem and remedy."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, Tag, ValidationError
+from pydantic.fields import FieldInfo
+
+from hymate.errors import InputFault
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; a missing file, broken YAML or another shape is one `InputFault`."""
+    if not path.is_file():
+        raise InputFault(path, "no such file", "check the path given")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as fault:
+        mark = getattr(fault, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(fault, "problem", None) or "not readable as text"
+        raise InputFault(path, f"{line}{problem}", "correct the YAML there") from None
+    if not isinstance(content, dict):
+        raise InputFault(path, "holds no 'key: value' mapping", "start from a file in deploy/configs/")
+    return content
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def parse(kind: type[Config], content: dict[str, Any], source: str | Path) -> Config:
+    """Validate `content` as `kind`; the first fault becomes one `InputFault` naming source and key."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as invalid:
+        # A misspelt key explains a missing one, not the other way round.
+        faults = sorted(invalid.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        fault, others = faults[0], len(faults) - 1
+        key = ".".join(str(part) for part in _place(kind, fault["loc"])[1])
+        what, remedy = _explain(kind, fault, key)
+        more = f" ({others} more after this one)" if others else ""
+        raise InputFault(source, what, remedy + more) from None
+
+
+def _explain(kind: type[BaseModel], fault: Any, key: str) -> tuple[str, str]:
+    """What is wrong and what to do, for one pydantic error."""
+    if fault["type"] == "extra_forbidden":
+        parent, _ = _place(kind, fault["loc"][:-1])
+        known = sorted(_keys(parent)) if parent else []
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        remedy = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        return f"key '{key}' does not exist", remedy
+    if fault["type"] == "missing":
+        return f"key '{key}' is missing", "add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    where = f"key '{key}': " if key else ""
+    given = fault.get("input")
+    shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+    return f"{where}{message}{shown}", "correct the value"
+
+
+def _place(
+    kind: type[BaseModel], location: tuple[int | str, ...]
+) -> tuple[type[BaseModel] | None, tuple[int | str, ...]]:
+    """The pydantic model that a fault's location ends in, and the location as the file has it.
+
+    pydantic puts the tag of a union's chosen branch between two keys; no file has it.
+    """
+    current: Any = kind
+    keys: list[int | str] = []
+    for part in location:
+        branch = _branch(current, part)
+        if branch is not None:
+            current = branch
+            continue
+        keys.append(part)
+        model = _nested_model(current)
+        fields = _keys(model) if model else {}
+        if isinstance(part, str) and part in fields:  # else an index of a list or a key of a mapping
+            current = fields[part].annotation
+    return _nested_model(current), tuple(keys)
+
+
+def _branch(annotation: Any, tag: int | str) -> Any | None:
+    """The member of a union that `tag` stands for; None where the annotation is no such union."""
+    for member in get_args(annotation):
+        if any(isinstance(mark, Tag) and mark.tag == tag for mark in get_args(member)[1:]):
+            return member
+    return None
+
+
+def _keys(kind: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The model's fields by the name a file gives them."""
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = _nested_model(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,119 @@
+"""Before fine-tuning end to end: head, demographics and summary branch learn, the encoder stays as it is.
+
+A fresh head's first gradients would otherwise pull a pretrained encoder about (Kumar et al., arXiv
+2202.10054). What the frozen encoder says of a stay, without dropout, never changes: it is computed once,
+and an epoch takes a second.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hymate.config import FinetuneConfig
+from hymate.data.batching import TripletBatch, evaluation_batches
+from hymate.data.store import TripletStore
+from hymate.errors import InputFault
+from hymate.model.hymate import HyMaTE
+from hymate.model.sequence_model import SequenceModel
+from hymate.train.averaging import Average
+from hymate.train.loop import EpochResult, Objective, Phase, labelled, optimiser_step, streams
+from hymate.train.placement import device_of, mode, on_device, own_randomness
+from hymate.train.schedule import rate_factor, set_rate
+
+ENCODED = 64  # stays that are encoded at once
+
+
+def warm_up(
+    model: SequenceModel,
+    store: TripletStore,
+    config: FinetuneConfig,
+    optimiser: torch.optim.Optimizer,
+    *,
+    objective: Objective,
+    seed: int,
+    average: Average | None = None,
+) -> EpochResult:
+    """All `config.warm_epochs` epochs on the labelled training stays; the encoder's weights do not move.
+
+    Dropout of the model's rate falls on the pooled sequence instead. Raises `InputFault` where there is no
+    training stay, the loss stops being finite, or the model is another than HyMaTE.
+    """
+    if not isinstance(model, HyMaTE):
+        raise InputFault("finetune.warm_epochs", "is HyMaTE's", "set it to 0 for another model")
+    began = time.perf_counter()
+    rows = labelled(store, "train")
+    if not rows.size:
+        raise InputFault("warm-up", "no training stay can be used", "check the task's labels and window")
+    device = device_of(model)
+    stays = _encoded(model, store, rows)
+    each = -(-len(rows) // config.warm_batch_size)
+    total, visits, steps = 0.0, 0, 0
+
+    def losses(at: NDArray[np.int64]) -> Tensor:
+        batch = on_device(_without_observations(store, rows[at]), device)
+        pooled = F.dropout(stays.pooled[at].to(device), model.config.dropout)
+        figures = None if stays.figures is None else stays.figures[at].to(device)
+        return objective(model.classify_pooled(pooled, batch.static, figures), batch)
+
+    with mode(model, training=True), own_randomness(model):
+        for number in range(config.warm_epochs):
+            rng, torch_seed = streams(seed, Phase.WARM, number)
+            torch.manual_seed(torch_seed)
+            for step, at in enumerate(np.array_split(rng.permutation(len(rows)), each)):
+                set_rate(optimiser, rate_factor(config, steps, config.warm_epochs * each))
+                made = optimiser_step(
+                    model,
+                    optimiser,
+                    config.clip_norm,
+                    partial(losses, at),
+                    where=f"warm-up, epoch {number}, step {step}",
+                )
+                if average is not None:
+                    average.update(model)
+                total, visits, steps = total + float(made.sum()), visits + made.numel(), steps + 1
+    return EpochResult(total / visits, len(rows), steps, time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What the frozen encoder says of n stays: pooled (n, d), and the summary branch's figures, if any."""
+
+    pooled: Tensor
+    figures: Tensor | None
+
+
+def _encoded(model: HyMaTE, store: TripletStore, rows: NDArray[np.int64]) -> _Encoded:
+    """The stays in `rows`, which ascend, in their order."""
+    pooled, figures, seen = [], [], []
+    with mode(model, training=False), torch.no_grad():
+        for found in evaluation_batches(store, rows, ENCODED):
+            batch = on_device(found, device_of(model))
+            pooled.append(model.pool(batch).cpu())
+            shown = model.figures(batch)
+            if shown is not None:
+                figures.append(shown.cpu())
+            seen.append(found.row)
+    order = torch.argsort(torch.cat(seen))
+    return _Encoded(torch.cat(pooled)[order], torch.cat(figures)[order] if figures else None)
+
+
+def _without_observations(store: TripletStore, rows: NDArray[np.int64]) -> TripletBatch:
+    """What a batch says of its stays apart from their observations."""
+    nothing = torch.zeros(len(rows), 0)
+    return TripletBatch(
+        time=nothing,
+        code=nothing.long(),
+        value=nothing,
+        mask=nothing.bool(),
+        static=torch.from_numpy(store.static[rows]),
+        label=torch.from_numpy(store.label[rows]),
+        row=torch.from_numpy(rows),
+    )

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 PHASES = ("describe", "vocabulary", "pretrain", "finetune", "evaluate", "alone", "report")
 WORDS = {"asked": "working", "joined": "working", "retried": "asked again", "dropped": "late"}
@@ -74,17 +76,17 @@ class StudyView:
         rounds = max(self.rounds - self.round, 0) + sum(self.planned.get(phase, 0) for phase in later)
         return rounds * sum(self._seconds) / len(self._seconds)
 
-    def table(self, title: str) -> Table:
-        """What a terminal shows: one row a site."""
+    def table(self, title: str) -> Group:
+        """What a terminal shows: where the study is, and one row a site."""
         done = f", round {self.round}/{self.rounds}" if self.rounds else ""
         left = self.seconds_left()
         eta = "" if left is None else f", at most {duration(left)} of training left"
-        table = Table(title=f"{title}{done}{eta}", title_justify="left", box=None, pad_edge=False)
-        for column in ("site", "", ""):
-            table.add_column(column, overflow="fold")
+        table = Table(box=None, show_header=False)
+        for _ in ("site", "status", "reason"):
+            table.add_column(overflow="fold")
         for site, status in self.status.items():
             table.add_row(site, f"[{_colour(status)}]{status}[/]", escape(self.reason.get(site, "")))
-        return table
+        return Group(Text(f"{title}{done}{eta}"), table)
 
 
 def _colour(status: str) -> str:

@@ -28,7 +28,7 @@ ASK_S = 2.0
 SILENCE_S = 60.0
 """How long a SuperLink may leave us without an answer before it counts as gone."""
 GRACE_S = 5.0
-"""How long Flower may call a run finished before the study's own last word must be on disk."""
+"""How long a study may seem to be over before its own last word must be on disk."""
 
 
 class Audience(Protocol):
@@ -156,14 +156,19 @@ class Deployment:
         """Until the required sites and the quorum are connected."""
         rules = self.study.participation
         required = {site for site, entry in self.federation.sites.items() if entry.required}
-        deadline = time.monotonic() + self.federation.wait_minutes * 60
+        heard = time.monotonic()
+        deadline = heard + self.federation.wait_minutes * 60
         while True:
             _check_alive(link)
-            online = {
-                names[node.node_id]: node.online
-                for node in link.control.nodes().values()
-                if node.node_id in names
-            }
+            try:
+                nodes = link.control.nodes().values()
+            except Unreachable:
+                if time.monotonic() - heard > SILENCE_S:
+                    raise
+                time.sleep(POLL_S)
+                continue
+            heard = time.monotonic()
+            online = {names[node.node_id]: node.online for node in nodes if node.node_id in names}
             audience.waiting(online)
             there = {site for site, is_online in online.items() if is_online}
             if required <= there and rules.satisfied(there, len(names)):
@@ -183,27 +188,15 @@ class Deployment:
             time.sleep(min(ASK_S, max(deadline - time.monotonic(), 0.1)))
 
     def _follow(self, link: SuperLink, audience: Audience) -> None:
-        """Wait for the end that the ServerApp writes down; a run that Flower gave up is an end too."""
-        heard = asked = time.monotonic()
-        ended: float | None = None
+        """Wait for the end that the ServerApp writes down; one that vanished, or that Flower gave up, is
+        an end too."""
+        watch = _Watch(link)
         while not (self.out / STATUS).is_file():
             audience()
             _check_alive(link)
-            now = time.monotonic()
-            if now - asked > ASK_S:
-                asked = now
-                try:
-                    status, details = link.verdict()
-                except Unreachable:
-                    if now - heard > SILENCE_S:
-                        raise
-                    continue
-                heard = now
-                ended = (ended or now) if status.startswith("finished") else None
-                if ended is not None and now - ended > GRACE_S:
-                    raise StudyFailure(
-                        f"Flower says {status}: {details or link.last_words()}; go on with --resume"
-                    )
+            cause = watch()
+            if cause and not (self.out / STATUS).is_file():
+                raise StudyFailure(f"{cause}; go on with --resume")
             time.sleep(POLL_S)
         audience()
         status = json.loads((self.out / STATUS).read_text(encoding="utf-8"))
@@ -228,6 +221,40 @@ class Deployment:
 
     def _report(self) -> Report:
         return dict(json.loads((self.out / "report.json").read_text(encoding="utf-8")))
+
+
+class _Watch:
+    """Tells, every few seconds, whether a study ended without a word of its own."""
+
+    def __init__(self, link: SuperLink) -> None:
+        self._link = link
+        self._looked = self._heard = time.monotonic()
+        self._seen = False
+        self._ended: float | None = None
+
+    def __call__(self) -> str:
+        """The cause in one line where the study has been over for a while; else empty."""
+        now = time.monotonic()
+        if now - self._looked < ASK_S:
+            return ""
+        self._looked = now
+        here = self._link.working()
+        self._seen |= here
+        try:
+            status, details = self._link.verdict()
+        except Unreachable as fault:
+            return str(fault) if now - self._heard > SILENCE_S else ""
+        self._heard = now
+        gone = self._seen and not here
+        if not gone and not status.startswith("finished"):
+            self._ended = None
+            return ""
+        self._ended = self._ended or now
+        if now - self._ended < GRACE_S:
+            return ""
+        if status.startswith("finished"):
+            return f"Flower says {status}: {details or self._link.last_words()}"
+        return f"the study's process is gone (killed, or out of memory?); Flower says {status}"
 
 
 def _check_alive(link: SuperLink) -> None:

@@ -30,6 +30,8 @@ from server.federation_config import FederationConfig, split_address
 from server.rounds import StudyFailure
 
 MARK = "HYMATE_LAUNCH"
+CARRIERS = ("flwr-simulation", "flwr-serverapp")
+"""Flower's programs in which a study's ServerApp runs."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 POLL_TASKS, POLL_TASKS_S = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.1"
@@ -59,11 +61,11 @@ class SuperLink:
         return self._process is None or self._process.poll() is None
 
     def working(self) -> bool:
-        """Whether the process that carries the study (Flower's `flwr-simulation`) is running."""
+        """Whether the process that carries the study is running on this machine."""
         for process in _marked(self._mark):
             with contextlib.suppress(psutil.Error):
                 words = process.cmdline()
-                if any("flwr-simulation" in word for word in words[:2]):
+                if any(word.endswith(CARRIERS) for word in words[:2]):
                     return process.status() != psutil.STATUS_ZOMBIE
         return False
 

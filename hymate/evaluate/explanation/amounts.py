@@ -66,13 +66,12 @@ def attributed(
     summary, static, gap = np.zeros((count, codes + 1)), np.zeros((count, width)), np.zeros(count)
     place = np.zeros(len(store), np.int64)
     place[rows] = np.arange(count)
-    pathway, device = Pathway(saved.model), device_of(saved.model)
+    pathway, device = Pathway(saved.model, saved.vocabulary.size), device_of(saved.model)
     with mode(saved.model, training=False), torch.enable_grad():
         for batch in evaluation_batches(store, rows, BATCH):
             made = integrated_gradients(
                 pathway,
                 on_device(batch, device),
-                codes=codes,
                 target=target,
                 tolerance=TOLERANCE,
                 first_steps=FIRST_STEPS,

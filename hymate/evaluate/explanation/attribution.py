@@ -64,7 +64,6 @@ def integrated_gradients(
     pathway: Pathway,
     batch: TripletBatch,
     *,
-    codes: int,
     target: int | None,
     tolerance: float = 1e-3,
     first_steps: int = FIRST_STEPS,
@@ -72,7 +71,6 @@ def integrated_gradients(
     """Attribute the model's answer to each stay of `batch`.
 
     Args:
-        codes: V.
         target: which of K answers; None where there is one.
         tolerance: steps are doubled until no stay's |gap| of a part exceeds this, or there are
             `MOST_STEPS`; `gap` says what is left.
@@ -85,8 +83,8 @@ def integrated_gradients(
         "measured": np.zeros((stays, length)),
         "found": np.zeros((stays, length)),
         "static": np.zeros((stays, batch.static.shape[1])),
-        "summary_measured": np.zeros((stays, codes + 1)),
-        "summary_found": np.zeros((stays, codes + 1)),
+        "summary_measured": np.zeros((stays, pathway.codes + 1)),
+        "summary_found": np.zeros((stays, pathway.codes + 1)),
         "gap": np.zeros(stays),
     }
     parts = pathway.parts(batch)
@@ -115,7 +113,9 @@ def _integrate(
 
     def answer(*given: Tensor) -> Tensor:
         made = part.answer(*given)
-        return made if target is None else made[:, target]
+        made = made if target is None else made[:, target]
+        # An input that this model does not read has gradient 0 by this, not none at all.
+        return made + sum(0.0 * moving.flatten(1).sum(dim=1) for moving in given[: len(part.names)])
 
     with torch.no_grad():
         begin, end = (answer(*x, *part.context).double().cpu().numpy() for x in (part.begin, part.end))

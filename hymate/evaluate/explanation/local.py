@@ -176,7 +176,7 @@ def explain_stay(
     target = target_of(saved, label)
     batch = on_device(collate(store, np.array([row])), device_of(saved.model))
     with mode(saved.model, training=False), torch.enable_grad():
-        made = integrated_gradients(Pathway(saved.model), batch, codes=saved.vocabulary.size, target=target)
+        made = integrated_gradients(Pathway(saved.model, saved.vocabulary.size), batch, target=target)
         attention = fusion_weights(saved.model, batch)
     if saved.scale is not None:
         made = made.times(saved.scale.std, saved.scale.mean)
@@ -192,7 +192,7 @@ def explain_stay(
         output=float(made.output[0]),
         reference=float(made.reference[0]),
         unexplained=float(made.gap[0]),
-        explains_measuring=Pathway(saved.model).explains_measuring,
+        explains_measuring=Pathway(saved.model, saved.vocabulary.size).explains_measuring,
         has_attention=weights is not None,
         features=_features(saved, store, row, made, weights, described or {}),
         static=_static(saved, store, row, made, described or {}),

@@ -163,7 +163,7 @@ def explain_overall(
             figures["random"],
             float((deletion.moved_by_top > deletion.moved_by_random).mean()),
         ),
-        explains_measuring=Pathway(saved.model).explains_measuring,
+        explains_measuring=Pathway(saved.model, saved.vocabulary.size).explains_measuring,
         largest_gap=float(np.abs(made.gap).max()),
     )
 
@@ -181,7 +181,7 @@ class _Column:
 
 def _columns(saved: SavedModel, store: TripletStore, rows: NDArray[np.int64], made: Amounts) -> list[_Column]:
     columns = [
-        _Column(entry, np.abs(made.by_feature[:, i]), made.seen[:, i].any(axis=1), i)
+        _Column(entry, np.abs(made.by_feature[:, i]), np.logical_or.reduce(made.seen[:, i], axis=1), i)
         for i, entry in enumerate(saved.vocabulary.codes)
     ]
     at = 0
@@ -189,9 +189,8 @@ def _columns(saved: SavedModel, store: TripletStore, rows: NDArray[np.int64], ma
         width = 2 if entry.numeric else 1
         size = np.abs(made.static[:, at : at + width].sum(axis=1))
         # The column after a number's says that it is missing.
-        has: Bools = store.static[rows, at] != 0.0
-        if entry.numeric:
-            has = store.static[rows, at + 1] == 0.0
+        marks = store.static[rows, at + entry.numeric]
+        has: Bools = np.equal(marks, 0.0) if entry.numeric else np.not_equal(marks, 0.0)
         columns.append(_Column(entry, size, has, None))
         at += width
     return columns

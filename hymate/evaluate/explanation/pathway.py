@@ -34,9 +34,9 @@ import torch
 from torch import Tensor, nn
 
 from hymate.data.batching import TripletBatch
-from hymate.model.embedding import TripletEmbedding
+from hymate.model.embedding import CodeValueTokens, ObservationEmbedding
+from hymate.model.hymate import HyMaTE
 from hymate.model.sequence_model import SequenceModel
-from hymate.model.summary import SummaryEmbedding
 
 Answer = Callable[..., Tensor]
 
@@ -46,7 +46,7 @@ class Part:
     """One straight part of the way. `answer(*inputs)` -> (B,) or (B, K).
 
     `names` of the inputs: "observations" (B, L, d) or (B, L), "static" (B, S), "figures" (B, V + 1, P);
-    an input the model does not have is left out. Tensors of `context` go to `answer` after the inputs.
+    what does not change on this part is left out. Tensors of `context` go to `answer` after the inputs.
     """
 
     names: tuple[str, ...]
@@ -57,16 +57,18 @@ class Part:
 
 
 class Pathway:
-    """The two parts of the way for one model; of a model without a triplet embedding, the second alone.
+    """The two parts of the way for one model; of a model that embeds no observations, the second alone.
 
-    Such a model (the baselines that read a table of hours) answers at the midway stay first.
+    Such a model (the baselines that read a table of hours) answers at the midway stay first. A model of
+    code-value tokens has no way through values: its part 2 goes straight from one embedding to the other.
     """
 
-    def __init__(self, model: SequenceModel) -> None:
+    def __init__(self, model: SequenceModel, codes: int) -> None:
+        """codes: V."""
         self.model = model
-        embedding, summary = getattr(model, "embedding", None), getattr(model, "summary", None)
-        self.embedding = embedding if isinstance(embedding, TripletEmbedding) else None
-        self.summary = summary if isinstance(summary, SummaryEmbedding) else None
+        self.codes = codes
+        embedding = getattr(model, "embedding", None)
+        self.embedding = embedding if isinstance(embedding, ObservationEmbedding) else None
 
     @property
     def explains_measuring(self) -> bool:
@@ -75,75 +77,57 @@ class Pathway:
 
     def parts(self, batch: TripletBatch) -> tuple[Part, ...]:
         """Part 1, if there is one, and part 2."""
-        values = self._found(batch)
-        return (self._measured(batch), values) if self.explains_measuring else (values,)
-
-    def _measured(self, batch: TripletBatch) -> Part:
-        assert self.embedding is not None
-        average = replace(batch, value=torch.zeros_like(batch.value), static=torch.zeros_like(batch.static))
+        midway = replace(batch, value=torch.zeros_like(batch.value))
+        if self.embedding is None:
+            return (self._found(batch, midway, None),)
+        unknown = replace(midway, static=torch.zeros_like(batch.static))
         with torch.no_grad():
-            end = self.embedding(average)
-            begin = _nothing_in_particular(self.embedding, batch)
-        figures = self._figures(average)
-        names = ("observations", *(["figures"] if figures is not None else []))
-
-        def answer(e: Tensor, *rest: Tensor) -> Tensor:
-            given, context = (rest[0], rest[1:]) if figures is not None else (None, rest)
-            stays = _batch(context[0], context[1], torch.zeros_like(context[0]), context[2], context[3])
-            return self._answer(stays, e, given)
-
-        return Part(
-            names,
-            (begin, *([torch.zeros_like(figures)] if figures is not None else [])),
-            (end, *([figures] if figures is not None else [])),
-            (average.time, average.code, average.mask, average.static),
-            answer,
+            begin, end = _nothing_in_particular(self.embedding, batch, self.codes), self.embedding(midway)
+            last = self.embedding(batch) if isinstance(self.embedding, CodeValueTokens) else None
+        figures = self._figures(unknown)
+        inputs = {"observations": (begin, end)}
+        if figures is not None:
+            inputs["figures"] = (torch.zeros_like(figures), figures)
+        return (
+            self._part(inputs, unknown, embedded=True),
+            self._found(batch, midway, None if last is None else (end, last)),
         )
 
-    def _found(self, batch: TripletBatch) -> Part:
-        average = torch.zeros_like(batch.value)
-        inputs = {"observations": (average, batch.value)}
+    def _found(
+        self, batch: TripletBatch, midway: TripletBatch, embedded: tuple[Tensor, Tensor] | None
+    ) -> Part:
+        inputs = {"observations": embedded or (midway.value, batch.value)}
         if batch.static.shape[1]:
             inputs["static"] = (torch.zeros_like(batch.static), batch.static)
-        figures = self._figures(batch)
-        if figures is not None:
-            before = self._figures(replace(batch, value=average))
-            assert before is not None
-            inputs["figures"] = (before, figures)
-        names, empty = tuple(inputs), batch.static
+        before, after = self._figures(midway), self._figures(batch)
+        if before is not None and after is not None:
+            inputs["figures"] = (before, after)
+        return self._part(inputs, batch, embedded=embedded is not None)
+
+    def _part(self, inputs: dict[str, tuple[Tensor, Tensor]], batch: TripletBatch, *, embedded: bool) -> Part:
+        """`batch` gives what does not change on the way."""
+        names = tuple(inputs)
+        context = (batch.time, batch.code, batch.value, batch.mask, batch.static)
 
         def answer(*given: Tensor) -> Tensor:
-            found = dict(zip(names, given, strict=False))
-            time, code, mask = given[len(names) : len(names) + 3]
-            value = found["observations"]
-            static = found.get("static", empty.new_zeros((len(value), 0)))
-            return self._answer(_batch(time, code, value, mask, static), None, found.get("figures"))
+            moving = dict(zip(names, given, strict=False))
+            time, code, value, mask, static = given[len(names) :]
+            e = moving["observations"] if embedded else None
+            value = value if embedded else moving["observations"]
+            stays = _batch(time, code, value, mask, moving.get("static", static))
+            return self._answer(stays, e, moving.get("figures"))
 
-        return Part(
-            names,
-            tuple(begin for begin, _ in inputs.values()),
-            tuple(end for _, end in inputs.values()),
-            (batch.time, batch.code, batch.mask),
-            answer,
-        )
+        ends = tuple(inputs.values())
+        return Part(names, tuple(a for a, _ in ends), tuple(b for _, b in ends), context, answer)
 
     def _figures(self, batch: TripletBatch) -> Tensor | None:
-        if self.summary is None or self.embedding is None:
-            return None
-        figures: Tensor = self.summary.inputs(batch, self.embedding.clipped(batch.value))
-        return figures
+        return self.model.figures(batch) if isinstance(self.model, HyMaTE) else None
 
     def _answer(self, batch: TripletBatch, e: Tensor | None, figures: Tensor | None) -> Tensor:
-        with _giving(self.embedding if e is not None else None, lambda _: e):
-            summary = self.summary if figures is not None else None
-            with _giving(summary, lambda seen: self._embedded(figures, seen)):
-                return self.model.classify(batch)
-
-    def _embedded(self, figures: Tensor | None, batch: TripletBatch) -> Tensor:
-        assert self.summary is not None
-        assert figures is not None
-        embedded: Tensor = self.summary.embed(figures, batch.static)
-        return embedded
+        with _giving(self.embedding if e is not None else None, e):
+            if isinstance(self.model, HyMaTE):
+                return self.model.classify_pooled(self.model.pool(batch), batch.static, figures)
+            return self.model.classify(batch)
 
 
 def reference_words(explains_measuring: bool) -> str:
@@ -156,9 +140,9 @@ def reference_words(explains_measuring: bool) -> str:
     return "the stay with every value at its average, and an average patient"
 
 
-def _nothing_in_particular(embedding: TripletEmbedding, batch: TripletBatch) -> Tensor:
+def _nothing_in_particular(embedding: ObservationEmbedding, batch: TripletBatch, vocabulary: int) -> Tensor:
     """m + e^t (B, L, d), zero where padding is."""
-    codes = torch.arange(1, embedding.feature.num_embeddings, device=batch.value.device)[None]
+    codes = torch.arange(1, vocabulary + 1, device=batch.value.device)[None]
     zeros = torch.zeros_like(codes, dtype=batch.value.dtype)
     every = replace(batch, time=zeros, code=codes, value=zeros, mask=torch.ones_like(codes, dtype=torch.bool))
     at_zero = embedding(every)  # (1, V, d): e^f + e^v(0) + e^t(0 h)
@@ -176,12 +160,12 @@ def _batch(time: Tensor, code: Tensor, value: Tensor, mask: Tensor, static: Tens
 
 
 @contextmanager
-def _giving(module: nn.Module | None, output: Callable[[TripletBatch], Tensor | None]) -> Iterator[None]:
-    """Within, `module` answers `output(its batch)`; None: nothing changes."""
+def _giving(module: nn.Module | None, output: Tensor | None) -> Iterator[None]:
+    """Within, `module` answers `output`; None: nothing changes."""
     if module is None:
         yield
         return
-    handle = module.register_forward_hook(lambda _, inputs, __: output(inputs[0]))
+    handle = module.register_forward_hook(lambda *_: output)
     try:
         yield
     finally:

@@ -2,6 +2,9 @@
 
 A fault the coordinator or the site can mend goes back as a `Refusal`; nothing of a traceback leaves
 the hospital. Every request and its answer stand in the site's own journal.
+
+A deployed site starts a process for every message: what only some requests need (torch above all) is
+imported where they are answered.
 """
 
 from __future__ import annotations
@@ -12,20 +15,16 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client import evaluation, queries, training
 from client.journal import Event, note
 from client.policy import check_study, check_task
 from client.round_limit import count_round
 from client.site import SiteConfig, load_site
-from hymate.data.store import TripletStore
 from hymate.errors import InputFault
-from hymate.model.hymate import HyMaTE
 from hymate.ops.allocator import release_memory, reuse_memory
 from hymate.protocol import (
     AloneRequest,
@@ -36,11 +35,8 @@ from hymate.protocol import (
     PretrainRequest,
     Refusal,
     StatisticsRequest,
-    TrainReply,
 )
-from hymate.train.loop import LocalHook
-from strategies.registry import make_algorithm
-from strategies.wire import CONFIG, pack, unpack, unpack_weights
+from strategies.wire import CONFIG, Weights, pack, unpack, unpack_weights
 
 app = ClientApp()
 
@@ -66,8 +62,6 @@ def answer(message: Message, context: Context, respond: Answer) -> Message:
     text may quote data, so it stays in the site's log.
     """
     site = site_of(context)
-    # Fixed per site, not per machine: the number of threads decides the order of sums.
-    torch.set_num_threads(site.threads)
     reuse_memory()
     began = time.monotonic()
     asked = _asked(message)
@@ -122,66 +116,86 @@ def _record(content: RecordDict) -> dict[str, Any]:
         return {}
 
 
+def _fix_threads(site: SiteConfig) -> None:
+    """Fixed per site, not per machine: the number of threads decides the order of sums."""
+    import torch
+
+    torch.set_num_threads(site.threads)
+
+
 @app.query("describe")
 def describe(message: Message, context: Context) -> Message:
-    return answer(
-        message, context, lambda site, content: pack(queries.describe(site, unpack(content, DescribeRequest)))
-    )
+    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
+        from client import queries
+
+        return pack(queries.describe(site, unpack(content, DescribeRequest)))
+
+    return answer(message, context, respond)
 
 
 @app.query("statistics")
 def statistics(message: Message, context: Context) -> Message:
-    return answer(
-        message,
-        context,
-        lambda site, content: pack(queries.statistics(site, unpack(content, StatisticsRequest))),
-    )
+    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
+        from client import queries
+
+        return pack(queries.statistics(site, unpack(content, StatisticsRequest)))
+
+    return answer(message, context, respond)
 
 
 @app.query("prepare")
 def prepare(message: Message, context: Context) -> Message:
-    return answer(
-        message, context, lambda site, content: pack(queries.prepare(site, unpack(content, PrepareRequest)))
-    )
-
-
-Request = TypeVar("Request", PretrainRequest, FinetuneRequest)
-Train = Callable[[SiteConfig, Request, HyMaTE, TripletStore, LocalHook | None], TrainReply]
-
-
-def train_round(kind: type[Request], train: Train[Request]) -> Answer:
-    """The handler of one kind of training round: weights in, local epochs, weights out."""
-
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        request = unpack(content, kind)
-        weights = unpack_weights(content)
-        check_study(site, request.study, request.run)
-        check_task(site, request.task)
-        model, store = training.received_model(site, request, weights)
-        phase = "pretrain" if isinstance(request, PretrainRequest) else "finetune"
-        count_round(site, request.study, phase, request.round, weights)
-        hook = make_algorithm(request.strategy.name, request.strategy.settings).local_hook()
-        reply = train(site, request, model, store, hook)
-        return pack(reply, training.sent_weights(model), examples=reply.stays)
+        from client import queries
 
-    return respond
+        return pack(queries.prepare(site, unpack(content, PrepareRequest)))
+
+    return answer(message, context, respond)
+
+
+def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, weights: Weights) -> RecordDict:
+    """One training round: the policy first, then weights in, local epochs, weights out."""
+    from client import training
+    from strategies.registry import make_algorithm
+
+    check_study(site, request.study, request.run)
+    check_task(site, request.task)
+    _fix_threads(site)
+    model, store = training.received_model(site, request, weights)
+    hook = make_algorithm(request.strategy.name, request.strategy.settings).local_hook()
+    if isinstance(request, PretrainRequest):
+        count_round(site, request.study, "pretrain", request.round, weights)
+        reply = training.pretrain(site, request, model, store, hook)
+    else:
+        count_round(site, request.study, "finetune", request.round, weights)
+        reply = training.finetune(site, request, model, store, hook)
+    return pack(reply, training.sent_weights(model), examples=reply.stays)
 
 
 @app.train("pretrain")
 def pretrain(message: Message, context: Context) -> Message:
-    return answer(message, context, train_round(PretrainRequest, training.pretrain))
+    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
+        return train_round(site, unpack(content, PretrainRequest), unpack_weights(content))
+
+    return answer(message, context, respond)
 
 
 @app.train("finetune")
 def finetune(message: Message, context: Context) -> Message:
-    return answer(message, context, train_round(FinetuneRequest, training.finetune))
+    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
+        return train_round(site, unpack(content, FinetuneRequest), unpack_weights(content))
+
+    return answer(message, context, respond)
 
 
 @app.train("alone")
 def alone(message: Message, context: Context) -> Message:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
+        from client import training
+
         request = unpack(content, AloneRequest)
         check_study(site, request.study, request.run)
+        _fix_threads(site)
         model, store = training.received_model(site, request, unpack_weights(content))
         return pack(training.train_by_itself(site, request, model, store))
 
@@ -191,8 +205,11 @@ def alone(message: Message, context: Context) -> Message:
 @app.evaluate("score")
 def evaluate(message: Message, context: Context) -> Message:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
+        from client import evaluation, training
+
         request = unpack(content, EvaluateRequest)
         check_study(site, request.study, request.run)
+        _fix_threads(site)
         model, store = training.received_model(site, request, unpack_weights(content))
         return pack(evaluation.evaluate(site, request, model, store))
 

@@ -48,7 +48,7 @@ def check_coordinator(coordinator: Coordinator, key: Path | None, now: dt.dateti
         "server certificate", "the coordinator's certificate", certificate, now, "the coordinator renews it"
     )
     if skew is not None:
-        yield _clock(skew)
+        yield clock(skew)
     trusted = _trust(coordinator, host, port)
     yield trusted
     if trusted.remedy:
@@ -112,7 +112,8 @@ def _look(host: str, port: int) -> tuple[x509.Certificate, float | None]:
     return x509.load_der_x509_certificate(bytes(shown or b"")), skew
 
 
-def _clock(skew: float) -> Line:
+def clock(skew: float) -> Line:
+    """How far this clock is ahead of the coordinator's (s; negative: behind)."""
     side = "ahead of" if skew > 0 else "behind"
     what = f"this machine is {abs(skew):.0f} s {side} the coordinator"
     remedy = "set the clock (NTP): the coordinator refuses signatures made at another time"

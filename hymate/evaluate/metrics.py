@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 Scores = NDArray[np.float64]
 
@@ -16,6 +15,9 @@ def auroc(labels: Scores, scores: Scores) -> float | None:
     """Area under the ROC curve; None (never 0.5) where one class is missing."""
     if not _both_classes(labels):
         return None
+    # Only here: scikit-learn takes a second to import, and a site imports anew for every message.
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(labels, scores))
 
 
@@ -23,6 +25,8 @@ def average_precision(labels: Scores, scores: Scores) -> float | None:
     """Average precision (step-wise area under precision-recall); None where one class is missing."""
     if not _both_classes(labels):
         return None
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(labels, scores))
 
 

@@ -5,10 +5,11 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo test check format clean
+.PHONY: help install demo experiments test check format clean
 
 help:
 	@echo "make demo     a whole federated study on four synthetic hospitals (runs/demo)"
+	@echo "make experiments  the paper's tables, reduced: minutes, on made-up data (runs/experiments)"
 	@echo "make test     all tests; HYMATE_PHYSIONET2012=DIR adds the ones on real data"
 	@echo "make check    ruff, mypy, import rules, doctests"
 	@echo "make install  .venv with everything, the native kernel included"
@@ -24,6 +25,9 @@ $(STAMP): pyproject.toml constraints.txt CMakeLists.txt $(wildcard hymate/ops/cs
 
 demo: install
 	$(BIN)/hymate-simulate --config deploy/configs/demo.yaml --out runs/demo
+
+experiments: install
+	$(BIN)/python -m benchmarks.experiments all --reduced
 
 test: install
 	$(BIN)/python -m pytest

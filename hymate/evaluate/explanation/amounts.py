@@ -31,21 +31,19 @@ class Amounts:
     |---------|-----------|----------------------------------------------------------------------------|
     | by_time | (n, F, T) | sum over the code's observations in the interval                            |
     | seen    | (n, F, T) | whether there were any                                                      |
-    | summary | (n, F)    | the summary branch's part, which has no time; 0 without such a branch        |
     | static  | (n, S)    | demographics                                                                |
     | gap     | (n,)      | what quadrature left                                                        |
     """
 
     by_time: Floats
     seen: Bools
-    summary: Floats
     static: Floats
     gap: Floats
 
     @property
     def by_feature(self) -> Floats:
         """(n, F)."""
-        total: Floats = self.by_time.sum(axis=2) + self.summary
+        total: Floats = self.by_time.sum(axis=2)
         return total
 
 
@@ -63,7 +61,7 @@ def attributed(
     count, width = len(rows), saved.vocabulary.static_width
     by_time = np.zeros((count, codes + 1, intervals))
     seen = np.zeros((count, codes + 1, intervals), np.bool_)
-    summary, static, gap = np.zeros((count, codes + 1)), np.zeros((count, width)), np.zeros(count)
+    static, gap = np.zeros((count, width)), np.zeros(count)
     place = np.zeros(len(store), np.int64)
     place[rows] = np.arange(count)
     pathway, device = Pathway(saved.model, saved.vocabulary.size), device_of(saved.model)
@@ -83,7 +81,6 @@ def attributed(
             cell = (stay, batch.code.numpy()[real], part[real])
             np.add.at(by_time, cell, (made.measured + made.found)[real] * scale)
             seen[cell] = True
-            summary[here] = (made.summary_measured + made.summary_found) * scale
             static[here] = made.static * scale
             gap[here] = made.gap * scale
-    return Amounts(by_time[:, 1:], seen[:, 1:], summary[:, 1:], static, gap)
+    return Amounts(by_time[:, 1:], seen[:, 1:], static, gap)

@@ -30,25 +30,23 @@ AT_ONCE = 128
 
 @dataclass(frozen=True)
 class Attributions:
-    """Of B stays. Adding up the first five over each stay gives `output - reference`, but for `gap`.
+    """Of B stays. Adding up the first three over each stay gives `output - reference`, but for `gap`.
 
-    | field            | shape      | meaning                                                        |
-    |------------------|------------|----------------------------------------------------------------|
-    | measured         | (B, L)     | that this was measured then; 0 at padding                      |
-    | found            | (B, L)     | that the value was what it was; 0 at padding                   |
-    | static           | (B, S)     | demographics                                                   |
-    | summary_measured | (B, V + 1) | summary branch: that and how often the code was measured       |
-    | summary_found    | (B, V + 1) | summary branch: level, extremes, trend                         |
-    | output           | (B,)       | the model's answer                                             |
-    | reference        | (B,)       | its answer at the reference                                    |
-    | gap              | (B,)       | what the quadrature left: sum of attributions - difference     |
+    | field     | shape  | meaning                                                                   |
+    |-----------|--------|---------------------------------------------------------------------------|
+    | measured  | (B, L) | that this was measured then; 0 at padding                                 |
+    | found     | (B, L) | that the value was what it was; 0 at padding                              |
+    | static    | (B, S) | demographics                                                              |
+    | summary   | (B, L) | what of `measured + found` came through the summary branch                |
+    | output    | (B,)   | the model's answer                                                        |
+    | reference | (B,)   | its answer at the reference                                               |
+    | gap       | (B,)   | what the quadrature left: sum of attributions - difference                |
     """
 
     measured: Floats
     found: Floats
     static: Floats
-    summary_measured: Floats
-    summary_found: Floats
+    summary: Floats
     output: Floats
     reference: Floats
     gap: Floats
@@ -78,31 +76,36 @@ def integrated_gradients(
 
     The model is expected in evaluation mode; its parameters' gradients are not touched.
     """
-    stays, length = batch.mask.shape
-    found = {
-        "measured": np.zeros((stays, length)),
-        "found": np.zeros((stays, length)),
-        "static": np.zeros((stays, batch.static.shape[1])),
-        "summary_measured": np.zeros((stays, pathway.codes + 1)),
-        "summary_found": np.zeros((stays, pathway.codes + 1)),
-        "gap": np.zeros(stays),
-    }
+    by_part = {"measured": np.zeros(batch.mask.shape), "found": np.zeros(batch.mask.shape)}
+    static, summary = np.zeros(batch.static.shape), np.zeros(batch.mask.shape)
     parts = pathway.parts(batch)
-    ends = []
-    for part in parts:
+    ends, gaps = [], []
+    for name, part in zip(("measured", "found")[-len(parts) :], parts, strict=True):
         amounts, begin, end, gap = _integrate(part, target, tolerance, first_steps)
-        measuring = pathway.explains_measuring and part is parts[0]
-        for name, amount in zip(part.names, amounts, strict=True):
-            per_item = amount.flatten(2).sum(dim=2) if amount.dim() > 2 else amount
-            place = {
-                "observations": "measured" if measuring else "found",
-                "figures": "summary_measured" if measuring else "summary_found",
-                "static": "static",
-            }[name]
-            found[place] = per_item.double().cpu().numpy()
-        found["gap"] = found["gap"] + gap
+        for moved, amount in zip(part.names, amounts, strict=True):
+            if moved == "static":
+                static = _array(amount)
+            elif moved == "figures":
+                share = _array(pathway.to_observations(amount, batch))
+                by_part[name] += share
+                summary += share
+            else:
+                by_part[name] += _array(amount.sum(dim=2) if amount.dim() > 2 else amount)
         ends += [begin, end]
-    return Attributions(**found, reference=ends[0], output=ends[-1])
+        gaps.append(gap)
+    return Attributions(
+        **by_part,
+        static=static,
+        summary=summary,
+        reference=ends[0],
+        output=ends[-1],
+        gap=np.sum(gaps, axis=0),
+    )
+
+
+def _array(amount: Tensor) -> Floats:
+    array: Floats = amount.double().cpu().numpy()
+    return array
 
 
 def _integrate(

@@ -28,8 +28,8 @@ INSIDE = "for the hospital only: this is the record of one patient"
 class Observation:
     """hours: since the window's start; value: in the feature's unit, null for an event without a number.
 
-    measured, found: attribution of its having been measured, and of its value; attention: null for a model
-    without fusion attention.
+    measured, found: attribution of its having been measured, and of its value; summary: what of both came
+    through the summary branch (`sharing`); attention: null for a model without fusion attention.
     """
 
     hours: float
@@ -37,6 +37,7 @@ class Observation:
     value: float | None
     measured: float
     found: float
+    summary: float
     attention: float | None
 
     @property
@@ -46,22 +47,20 @@ class Observation:
 
 @dataclass(frozen=True)
 class Feature:
-    """One code of the record. `summary`: attribution of its summary figures (count, level, trend), which
-    belong to no single observation."""
+    """One code of the record."""
 
     code: str
     title: str
     observations: tuple[Observation, ...]
-    summary: float
 
     @property
     def total(self) -> float:
-        return math.fsum([self.summary, *(each.total for each in self.observations)])
+        return math.fsum(each.total for each in self.observations)
 
     @property
     def weight(self) -> float:
         """Sorts features: effects that cancel count all the same."""
-        return abs(self.summary) + math.fsum(abs(each.total) for each in self.observations)
+        return math.fsum(abs(each.total) for each in self.observations)
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,6 @@ class StayExplanation:
                 "code": feature.code,
                 "title": feature.title,
                 "total": feature.total,
-                "summary": feature.summary,
                 "observations": [asdict(each) for each in feature.observations],
             }
             for feature in self.features
@@ -236,16 +234,15 @@ def _features(
                 value=measured_value(entry, float(store.value[place])),
                 measured=float(made.measured[0, i]),
                 found=float(made.found[0, i]),
+                summary=float(made.summary[0, i]),
                 attention=None if weights is None else float(weights[i]),
             )
         )
-    summary = made.summary_measured[0] + made.summary_found[0]
-    # A code that was never measured has figures of zero, as the reference: nothing is attributed to it.
     features = []
     for index, observations in rows.items():
         entry = saved.vocabulary.codes[index - 1]
         title = titled(entry.code, entry.unit, described.get(entry.code))
-        features.append(Feature(entry.code, title, tuple(observations), float(summary[index])))
+        features.append(Feature(entry.code, title, tuple(observations)))
     return tuple(sorted(features, key=lambda feature: -feature.weight))
 
 

@@ -38,8 +38,6 @@ class Importance:
     subjects: int | None
     importance: Figure
     by_time: tuple[float | None, ...] = ()
-    summary: float | None = None
-    """The part of the summary branch, where the model has one."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,6 @@ def _importances(
     # What nobody has is nobody's secret.
     withheld = sum(0 < having(column.has) < settings.min_cell for column in columns)
     figures = _means({str(k): column.size for k, column in enumerate(shown)}, subjects, settings.bootstrap)
-    with_summary = bool(made.summary.any())
     features, static = [], []
     for k, column in enumerate(shown):
         people, entry = having(column.has), column.entry
@@ -230,8 +227,7 @@ def _importances(
         if column.index is None:
             static.append(Importance(entry.code, title, told, figures[str(k)]))
             continue
-        summary = float(np.abs(made.summary[:, column.index]).mean()) if with_summary else None
-        features.append(Importance(entry.code, title, told, figures[str(k)], cells(column.index), summary))
+        features.append(Importance(entry.code, title, told, figures[str(k)], cells(column.index)))
     return _sorted(features), _sorted(static), withheld
 
 

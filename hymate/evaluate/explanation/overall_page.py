@@ -21,7 +21,6 @@ def overall_page(explained: OverallImportance, light: bytes, dark: bytes) -> str
         name=explained.task.replace("_", " "),
         reference=reference_words(explained.explains_measuring),
         rows=(*explained.features, *explained.static),
-        has_summary=any(each.summary is not None for each in explained.features),
         light=as_data(light),
         dark=as_data(dark),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -99,31 +99,22 @@ def _bars(
 def _when(
     figure: Figure, axes: Axes, shown: tuple[Importance, ...], explained: OverallImportance, colours: Palette
 ) -> None:
-    """Cells of feature x interval; a column more for the summary branch, where there is one."""
+    """Cells of feature x interval."""
     intervals = len(explained.edges) - 1
-    has_summary = any(each.summary is not None for each in shown)
-    table = np.full((max(len(shown), 1), intervals + 2 * has_summary), np.nan)
+    table = np.full((max(len(shown), 1), intervals), np.nan)
     for row, each in enumerate(shown):
-        table[row, :intervals] = [np.nan if cell is None else cell for cell in each.by_time]
-        if has_summary and each.summary is not None:
-            table[row, intervals + 1] = each.summary
+        table[row] = [np.nan if cell is None else cell for cell in each.by_time]
     axes.set_facecolor(colours.line)
     height = figure.get_size_inches()[1]
     image = axes.imshow(table, aspect="auto", cmap=colours.ramp, vmin=0.0, interpolation="nearest")
-    if has_summary:
-        axes.axvspan(intervals - 0.5, intervals + 0.5, color=colours.ground, linewidth=0, zorder=3)
     for row in range(1, len(shown)):
         axes.axhline(row - 0.5, color=colours.ground, linewidth=1.5)
     step = max(1, -(-intervals // 9))
-    marks: list[float] = [k - 0.5 for k in range(0, intervals + 1, step)]
-    names: list[Any] = [f"{explained.edges[k]:g}" for k in range(0, intervals + 1, step)]
-    if has_summary:
-        marks.append(intervals + 1.0)
-        names.append("all")
+    marks = [k - 0.5 for k in range(0, intervals + 1, step)]
+    names = [f"{explained.edges[k]:g}" for k in range(0, intervals + 1, step)]
     axes.set_xticks(marks, names)
     axes.set_yticks([])
-    whole = "; all: its summary over the stay" if has_summary else ""
-    axes.set_xlabel(f"hours since the start of the window{whole}", color=colours.soft, fontsize=9)
+    axes.set_xlabel("hours since the start of the window", color=colours.soft, fontsize=9)
     place = axes.get_position()
     scale = figure.add_axes((place.x0, place.y1 + 0.14 / height, place.width, 0.1 / height))
     bar = figure.colorbar(image, cax=scale, orientation="horizontal", ticklocation="top")

@@ -42,7 +42,7 @@ def stay_page(explained: StayExplanation, light: bytes, dark: bytes) -> str:
     says, before = headline(explained)
     towards, away = directions(explained)
     observed = [(feature.title, each) for feature in explained.features for each in feature.observations]
-    has_summary = any(feature.summary for feature in explained.features)
+    has_summary = any(each.summary for _, each in observed)
     return (
         environment()
         .get_template("local.html.j2")
@@ -56,7 +56,7 @@ def stay_page(explained: StayExplanation, light: bytes, dark: bytes) -> str:
             divided=DIVIDED,
             caveat=CAVEAT,
             has_summary=has_summary,
-            columns=4 + 2 * explained.explains_measuring + has_summary,
+            columns=4 + 2 * explained.explains_measuring,
             moved=explained.output - explained.reference,
             unit="log odds" if explained.is_probability else "unit of the label",
             features=[_row(feature) for feature in explained.features],
@@ -99,6 +99,6 @@ def _row(feature: Feature) -> dict[str, Any]:
         "last": written(values[-1]) if values else "",
         "measured": math.fsum(each.measured for each in feature.observations),
         "found": math.fsum(each.found for each in feature.observations),
-        "summary": feature.summary,
+        "summary": math.fsum(each.summary for each in feature.observations),
         "total": feature.total,
     }

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from hymate.data.batching import TripletBatch
+from hymate.evaluate.explanation.sharing import shared
 from hymate.model.embedding import CodeValueTokens, ObservationEmbedding
 from hymate.model.hymate import HyMaTE
 from hymate.model.sequence_model import SequenceModel
@@ -122,6 +123,12 @@ class Pathway:
 
     def _figures(self, batch: TripletBatch) -> Tensor | None:
         return self.model.figures(batch) if isinstance(self.model, HyMaTE) else None
+
+    def to_observations(self, amounts: Tensor, batch: TripletBatch) -> Tensor:
+        """Attributions of "figures" (B, V + 1, P) by the observations they were made of, (B, L)."""
+        assert isinstance(self.model, HyMaTE)
+        assert self.model.summary is not None
+        return shared(amounts, batch, self.model.embedding.clipped(batch.value), self.model.summary)
 
     def _answer(self, batch: TripletBatch, e: Tensor | None, figures: Tensor | None) -> Tensor:
         with _giving(self.embedding if e is not None else None, e):

@@ -180,8 +180,6 @@ def _bars(
     axes.axvline(0, color=colours.soft, linewidth=0.8)
     for row, total in enumerate(totals):
         axes.barh(row, total, height=0.5, color=colours.towards if total > 0 else colours.away)
-        if row < len(shown) and shown[row].summary:
-            axes.plot([0.0, shown[row].summary], [row + 0.34] * 2, color=colours.ink, linewidth=2.0)
         axes.annotate(
             effect(total, explained.is_probability), (total, row), textcoords="offset points",
             xytext=(4 if total >= 0 else -4, 0), ha="left" if total >= 0 else "right", va="center",
@@ -272,11 +270,8 @@ def _key(figure: Figure, explained: StayExplanation, colours: Palette, height: f
         Line2D([], [], marker="^", color=colours.soft, linestyle="", markersize=12, label="moved it much"),
         Line2D([], [], marker=".", color=colours.soft, linewidth=0.8, markersize=4, label="measured values"),
     ]  # fmt: skip
-    if any(feature.summary for feature in explained.features):
-        label = "of this, by its summary over the stay"
-        marks.append(Line2D([], [], color=colours.ink, linewidth=2.0, label=label))
     figure.legend(
-        handles=marks, loc="lower left", bbox_to_anchor=(0.2 / WIDTH, 0.08 / height), ncols=6, frameon=False,
+        handles=marks, loc="lower left", bbox_to_anchor=(0.2 / WIDTH, 0.08 / height), ncols=5, frameon=False,
         fontsize=9, labelcolor=colours.ink, handletextpad=0.5, columnspacing=1.6,
     )  # fmt: skip
 

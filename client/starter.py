@@ -17,8 +17,10 @@ def write_site_file(folder: Path) -> Path:
         raise InputFault(path, "exists already", "edit it, or choose another folder")
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().name).strip("-_") or "site"
     text = (files("deploy") / "configs" / "site.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"^name: north\b", f"name: {name}", text, flags=re.MULTILINE)
+    text = re.sub(r"^(key: .*)$", lambda line: line[1].replace("north", name), text, flags=re.MULTILINE)
     try:
-        write_text(path, text.replace("name: north\n", f"name: {name}\n").replace("north.key", f"{name}.key"))
+        write_text(path, text)
     except OSError as fault:
         raise InputFault(
             folder, f"cannot be written to ({fault.strerror})", "choose another folder"

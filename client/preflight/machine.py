@@ -126,26 +126,28 @@ def check_step(site: SiteConfig, task: str) -> Iterator[Line]:
     from hymate.data.tasks import cut_windows
     from hymate.data.vocabulary import build_vocabulary
     from hymate.model.hymate import build_model
-    from hymate.train.loop import labelled, make_optimiser
+    from hymate.train.loop import labelled as labelled_rows
+    from hymate.train.loop import make_optimiser
     from hymate.train.objectives import classification_loss
 
     dataset, config = MedsDataset.open(site.data), TaskConfig(name=task)
     began = time.perf_counter()
     windows = cut_windows(dataset, config)
+    labelled = windows.stays.filter(windows.stays["split"] == "train")["label"].drop_nulls().drop_nans()
+    if len(labelled) < max(2, site.policy.min_cell):
+        yield fail(
+            "training step",
+            f"{plural(len(labelled), 'training stay')} with a label for {task}: a site below its minimum of "
+            f"{site.policy.min_cell} does not train",
+            "check labels and subject_splits with 'hymate data check'",
+        )
+        return
     statistics = code_statistics(windows, dataset.units(), site.policy.min_cell, site=site.name)
     vocabulary = build_vocabulary({site.name: statistics}, VocabularyConfig())
     with tempfile.TemporaryDirectory(dir=site.cache, prefix="check-") as folder:
         store = prepare_store(Path(folder) / "store", windows, vocabulary, config)
         prepared = time.perf_counter() - began
-        rows = labelled(store, "train")
-        if len(rows) < max(2, site.policy.min_cell):
-            yield fail(
-                "training step",
-                f"{plural(len(rows), 'training stay')} with a label for {task}: a site below its minimum of "
-                f"{site.policy.min_cell} does not train",
-                "check labels and subject_splits with 'hymate data check'",
-            )
-            return
+        rows = labelled_rows(store, "train")
         torch.set_num_threads(site.threads)
         model = build_model(
             ModelConfig(),

@@ -1,0 +1,311 @@
+"""Seconds and bytes of a round outside training, ours against a bare Flower app in the same run.
+
+    python -m benchmarks.federation                 # a table
+    python -m benchmarks.federation --json          # one JSON object
+    python -m benchmarks.federation --rounds 20 --sites 3
+
+Three federations one after the other on loopback, each with TLS, node keys and as many sites:
+
+- `overhead`: a study led by `flower-server`, with `hymate-client` at each site. Time between two rounds
+  less the slowest site's training.
+- `bare`: benchmarks/bare_flower, which sends the same arrays to every site and back, averaged by Flower's
+  own FedAvg, through the very same SuperLink and `hymate-client` (the site's policy approves its bundle).
+- `stock`: that app once more through Flower's own `flower-supernode` as it comes.
+
+Median over the rounds but the first. Bytes are counted by a relay between sites and coordinator, so that
+TLS, framing and asking for work are in them; a round has to carry the model twice for each site.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.relay import Relay
+from client.keygen import make_key
+from hymate.data.synthetic import generate_cohort, write_cohort
+from server.certificates import make_certificates
+from server.control import Bundle
+from server.federation_config import FederationConfig
+from server.launch import SuperLink, deployed_superlink
+from server.study import load_study
+
+PATIENCE_S = 300.0
+BARE = Path(__file__).parent / "bare_flower"
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """When each round ended, in seconds of `time.time`, and its slowest site's training."""
+
+    ends: Sequence[float]
+    training: Sequence[float]
+
+    def seconds(self) -> float:
+        """Median time of a round outside training, the first left out."""
+        return statistics.median(
+            end - begin - trained
+            for begin, end, trained in zip(self.ends, self.ends[1:], self.training[1:], strict=False)
+        )
+
+
+class Bench:
+    """A folder with certificates, keys, data and files for one federation after the other."""
+
+    def __init__(self, folder: Path, sites: int, stays: int, rounds: int, model: dict[str, Any]) -> None:
+        self.folder = folder
+        self.rounds = rounds
+        self.link_port, self.relay_port, self.health_port = free_ports(3)
+        make_certificates(folder / "tls", ["localhost"])
+        write_cohort(generate_cohort(sites, stays, seed=0), folder / "data")
+        self.sites = sorted(path.parent.parent.name for path in folder.glob("data/*/metadata/dataset.json"))
+        for name in self.sites:
+            make_key(folder / "keys", name)
+        (folder / "study.yaml").write_text(yaml.safe_dump(self._study(model)), encoding="utf-8")
+
+    def _study(self, model: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "name": "overhead",
+            "model": model,
+            "pretrain": {"rounds": 0},
+            "finetune": {"rounds": self.rounds, "patience": self.rounds},
+            "federation": {
+                "address": f"127.0.0.1:{self.link_port}",
+                "public_address": "localhost:9092",
+                "health_address": f"127.0.0.1:{self.health_port}",
+                "tls": {"certificate": "tls/server.crt", "key": "tls/server.key", "ca": "tls/ca.crt"},
+                "sites": {name: {"public_key": f"keys/{name}.pub"} for name in self.sites},
+                "wait_minutes": PATIENCE_S / 60,
+            },
+        }
+
+    @property
+    def federation(self) -> FederationConfig:
+        found = load_study(self.folder / "study.yaml").federation
+        assert found is not None
+        return found
+
+    def relay(self) -> Relay:
+        return Relay(self.relay_port, self.link_port)
+
+    @contextlib.contextmanager
+    def clients(self, label: str, approved: str | None) -> Iterator[None]:
+        """A `hymate-client` for every site, all of which run the bundle approved."""
+        commands = []
+        for name in self.sites:
+            file = self.folder / label / name / "site.yaml"
+            file.parent.mkdir(parents=True)
+            site = {
+                "name": name,
+                "data": str(self.folder / "data" / name),
+                "coordinator": {
+                    "address": f"localhost:{self.relay_port}",
+                    "ca": str(self.folder / "tls" / "ca.crt"),
+                },
+                "key": str(self.folder / "keys" / f"{name}.key"),
+                "health_address": None,
+                "policy": {"min_cell": 1, "approved_app": approved},
+            }
+            file.write_text(yaml.safe_dump(site), encoding="utf-8")
+            commands.append([sys.executable, "-m", "client.cli", "--config", str(file)])
+        with self._processes(label, commands):
+            yield
+
+    @contextlib.contextmanager
+    def stock_nodes(self, label: str) -> Iterator[None]:
+        """Flower's own SuperNode for every site, with its own settings."""
+        commands = [
+            [
+                str(BIN / "flower-supernode"),
+                *("--superlink", f"localhost:{self.relay_port}"),
+                *("--root-certificates", str(self.folder / "tls" / "ca.crt")),
+                *("--auth-supernode-private-key", str(self.folder / "keys" / f"{name}.key")),
+                *("--isolation", "subprocess", "--host", "127.0.0.1", "--port", str(free_ports(1)[0])),
+            ]
+            for name in self.sites
+        ]
+        with self._processes(label, commands):
+            yield
+
+    @contextlib.contextmanager
+    def _processes(self, label: str, commands: Sequence[Sequence[str]]) -> Iterator[None]:
+        (self.folder / label).mkdir(exist_ok=True)
+        running = []
+        try:
+            for number, command in enumerate(commands):
+                environment = {
+                    **os.environ,
+                    "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+                    "FLWR_HOME": str(self.folder / label / f"flower-{number}"),
+                    "FLWR_TELEMETRY_ENABLED": "0",
+                    "FLWR_DISABLE_UPDATE_CHECK": "1",
+                }
+                with (self.folder / label / f"{number}.log").open("wb") as log:
+                    running.append(
+                        subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+                    )
+            yield
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(30)
+                process.kill()
+                process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on, each another."""
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def until(happened: Callable[[], bool], what: str, limit_s: float = PATIENCE_S) -> None:
+    """Wait for a truth, or end with what did not come true."""
+    deadline = time.monotonic() + limit_s
+    while not happened():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"benchmarks.federation: {what} did not happen within {limit_s:.0f} s")
+        time.sleep(0.2)
+
+
+def bare_bundle() -> Bundle:
+    """The bare app as Flower packs it."""
+    from flwr.cli.build import build_fab_from_disk
+
+    return Bundle(build_fab_from_disk(BARE))
+
+
+def our_rounds(bench: Bench, relay: Relay) -> Rounds:
+    """A study by `flower-server`; what its run folder says of the rounds."""
+    run = bench.folder / "run"
+    command = [sys.executable, "-m", "server.server_cli", "--config", str(bench.folder / "study.yaml")]
+    with bench.clients("ours", None):
+        done = subprocess.run(
+            [*command, "--out", str(run), "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S + 60 * bench.rounds,
+        )
+    if done.returncode:
+        raise SystemExit(f"benchmarks.federation: the study ended early: {done.stderr[-2000:]}")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rounds = [line for line in lines if line["phase"] == "finetune" and line["event"] == "round"]
+    return Rounds([line["time"] for line in rounds], [line["slowest_s"] for line in rounds])
+
+
+def bare_rounds(bench: Bench, label: str, weights: Path, *, stock: bool) -> Rounds:
+    """The bare app through the same SuperLink; its sites run `hymate-client`, or Flower's own SuperNode."""
+    bundle = bare_bundle()
+    out = bench.folder / f"{label}.json"
+    sites = bench.stock_nodes(label) if stock else bench.clients(label, bundle.sha256)
+    with deployed_superlink(bench.federation, bench.folder / f"superlink-{label}") as link:
+        for entry in bench.federation.sites.values():
+            link.control.register(entry.public_key)
+        with sites:
+            until(lambda: all(node.online for node in link.control.nodes().values()), "every site connects")
+            settings: dict[str, str | int] = {
+                "out": str(out),
+                "weights": str(weights),
+                "sites": len(bench.sites),
+                "rounds": bench.rounds,
+            }
+            run = link.control.start(bundle, settings)
+            until(lambda: _ended(link, run), f"the end of the {label} app", PATIENCE_S + 60 * bench.rounds)
+    if not out.is_file():
+        raise SystemExit(f"benchmarks.federation: the {label} app ended without a result")
+    told = json.loads(out.read_text(encoding="utf-8"))
+    if told["replies"] != [len(bench.sites)] * bench.rounds:
+        raise SystemExit(f"benchmarks.federation: the {label} app missed replies: {told['replies']}")
+    return Rounds(told["ends"], [0.0] * bench.rounds)
+
+
+def _ended(link: SuperLink, run: int) -> bool:
+    return link.control.verdict(run)[0].startswith("finished")
+
+
+def measure(sites: int, stays: int, rounds: int, model: dict[str, Any]) -> dict[str, Any]:
+    """Everything this benchmark reports. `model`: keys of the study's `model:` section."""
+    from safetensors.numpy import load_file
+
+    with tempfile.TemporaryDirectory(prefix="federation-") as name:
+        folder = Path(name)
+        bench = Bench(folder, sites, stays, rounds, model)
+        with bench.relay() as relay:
+            ours = our_rounds(bench, relay)
+            arrays = load_file(folder / "run" / "model" / "weights.safetensors")
+            np.savez(folder / "weights.npz", **arrays)
+            bare = bare_rounds(bench, "bare", folder / "weights.npz", stock=False)
+            stock = bare_rounds(bench, "stock", folder / "weights.npz", stock=True)
+            model_bytes = sum(array.nbytes for array in arrays.values())
+
+            def bytes_of(found: Rounds) -> float:
+                passed = relay.between(found.ends[0], found.ends[-1])
+                return passed / (len(found.ends) - 1) / sites
+
+            sent, sent_bare = bytes_of(ours), bytes_of(bare)
+    return {
+        "sites": sites,
+        "rounds": rounds,
+        "overhead_s_per_round": ours.seconds(),
+        "bare_s_per_round": bare.seconds(),
+        "ratio": ours.seconds() / bare.seconds(),
+        "stock_s_per_round": stock.seconds(),
+        "ratio_to_stock": ours.seconds() / stock.seconds(),
+        "training_s_per_round": statistics.median(ours.training[1:]),
+        "model_bytes": model_bytes,
+        "bytes_per_round": sent,
+        "bytes_per_round_bare": sent_bare,
+        "bytes_ratio": sent / (2 * model_bytes),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for reading."""
+    return "\n".join(f"{name:24}{value:.4g}" for name, value in result.items())
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--sites", type=int, default=2)
+    parser.add_argument(
+        "--stays", type=int, default=60, help="of each site (default 60: seconds, not minutes)"
+    )
+    parser.add_argument("--rounds", type=int, default=11, help="the first does not count (default 11)")
+    parser.add_argument("--model", type=json.loads, default={}, help="keys of `model:` as JSON")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing started here is left running
+    if options.rounds < 2:
+        parser.error("--rounds: at least 2")
+    result = measure(options.sites, options.stays, options.rounds, options.model)
+    print(json.dumps(result) if options.json else table(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -23,6 +23,8 @@ from server.certificates import make_certificates
 from server.launch import MARK
 
 BIN = Path(sys.executable).parent
+OWNER = "HYMATE_TEST_FOLDER"
+"""Environment of every process of one federation, so that tests side by side do not count each other's."""
 TINY = {"d_model": 8, "mamba_blocks": 1, "d_state": 4, "attention_heads": 2, "d_static": 4}
 
 
@@ -84,7 +86,7 @@ class Deployed:
                 "health_address": f"127.0.0.1:{self.health}",
                 "tls": {"certificate": "tls/server.crt", "key": "tls/server.key", "ca": "tls/ca.crt"},
                 "sites": {name: {"public_key": f"keys/{name}.pub"} for name in self.sites},
-                "wait_minutes": 2,
+                "wait_minutes": 5,
                 **self.federation,
             },
         }
@@ -145,6 +147,7 @@ class Deployed:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
             "OMP_NUM_THREADS": "1",
+            OWNER: str(self.folder),
             **more,
         }
         process = subprocess.Popen(command, env=environment, text=True, cwd=self.folder, **streams)
@@ -164,12 +167,13 @@ class Deployed:
                 process.wait(5)
 
 
-def started_by_servers() -> dict[int, list[str]]:
-    """Every process that a `flower-server` or `hymate-simulate` started: each carries its mark."""
+def started_by_servers(folder: Path) -> dict[int, list[str]]:
+    """What the `flower-server`s of the federation in `folder` started: each process carries their mark."""
     found = {}
     for process in psutil.process_iter():
         try:
-            if MARK in process.environ():
+            environment = process.environ()
+            if MARK in environment and environment.get(OWNER) == str(folder):
                 found[process.pid] = process.cmdline()[:4]
         except psutil.Error:
             continue

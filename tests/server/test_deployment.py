@@ -25,7 +25,6 @@ Build = Callable[..., Deployed]
 @pytest.fixture
 def deployed(tmp_path: Path) -> Iterator[Build]:
     """Makes a federation in this test's folder; afterwards nothing that a server started may run."""
-    before = set(started_by_servers())
     made: list[Deployed] = []
 
     def build(**changes: Any) -> Deployed:
@@ -36,7 +35,7 @@ def deployed(tmp_path: Path) -> Iterator[Build]:
     for federation in made:
         federation.end()
     deadline = time.monotonic() + 20
-    while left := {pid: words for pid, words in started_by_servers().items() if pid not in before}:
+    while left := started_by_servers(tmp_path):
         assert time.monotonic() < deadline, f"still running: {left}"
         time.sleep(0.5)
 
@@ -70,14 +69,17 @@ def test_a_study_over_tls_with_node_keys_is_stopped_resumed_and_finished(deploye
     assert "pretraining" in said
     assert "--resume goes on" in said.splitlines()[-1]
     assert "Traceback" not in said
-    assert not superlinks(federation.port)
+    assert not started_by_servers(federation.folder)
     assert json.loads((federation.run / "status.json").read_text())["state"] == "stopped"
 
     done = federation.serve("--resume", "--json")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert "pretraining" not in done.stderr  # that was said before, and is not done again
+    assert "going on after pretrain round 1" in done.stderr
     assert "fine-tuning" in done.stderr
+    journal = [json.loads(line) for line in (federation.run / "metrics.jsonl").read_text().splitlines()]
+    rounds = [(line["phase"], line["round"]) for line in journal if line["event"] == "round"]
+    assert rounds == [("pretrain", 1), ("finetune", 1)]  # none was done twice
     report = json.loads(done.stdout)
     assert report == json.loads((federation.run / "report.json").read_text())
     assert set(report["sites"]) == set(federation.sites)
@@ -104,7 +106,9 @@ def test_a_site_that_trusts_another_authority_never_joins(deployed: Build) -> No
 
 
 @pytest.mark.slow
-def test_orders_come_from_the_coordinators_machine_alone(deployed: Build) -> None:
+def test_orders_come_from_this_machine_alone_and_a_second_study_may_give_some(
+    deployed: Build,
+) -> None:
     federation = deployed()
     server = federation.start_server()
     federation.wait_for(federation.run / "sites.json", of=server)
@@ -126,22 +130,21 @@ def test_orders_come_from_the_coordinators_machine_alone(deployed: Build) -> Non
         assert status(path, **far) == 403, path
     assert status("/health", **far) == 200
     assert status("/v1/fleet/activate-node", **far) not in (200, 403)  # let through, and refused for no key
+
+    # A study of another folder uses the SuperLink that is there, and leaves it as it was.
+    nodes = (federation.run / "sites.json").read_text()
+    federation.federation = {"superlink": f"localhost:{federation.port}", "wait_minutes": 0.05}
+    federation.write_study()
+    second = federation.serve("--out", str(federation.folder / "second"))
+    assert second.returncode == 1
+    assert "0 of 2 sites connected within 0.05 minutes" in only_line(second)
+    assert (federation.folder / "second" / "sites.json").read_text() == nodes  # the keys were in already
+    assert status("/health") == 200
+
     server.send_signal(signal.SIGINT)
     _, said = server.communicate(timeout=60)
     assert server.returncode == 130
     assert "Traceback" not in said
-
-
-def superlinks(port: int) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-        except psutil.Error:
-            continue
-        if "server.gate" in words and str(port) in words:
-            found.append(process)
-    return found
 
 
 @pytest.mark.slow
@@ -149,8 +152,27 @@ def test_a_superlink_that_dies_is_the_end_in_one_line(deployed: Build) -> None:
     federation = deployed()
     server = federation.start_server()
     federation.wait_for(federation.run / "sites.json", of=server)
-    (link,) = superlinks(federation.port)
-    link.kill()
+    (link,) = [pid for pid, words in started_by_servers(federation.folder).items() if "server.gate" in words]
+    psutil.Process(link).kill()
     out, err = server.communicate(timeout=60)
     assert server.returncode == 1
     assert "SuperLink ended" in only_line(subprocess.CompletedProcess([], 1, out, err))
+
+
+@pytest.mark.slow
+def test_a_study_whose_process_is_killed_ends_in_one_line(deployed: Build) -> None:
+    federation = deployed(sites=("hospital_1",))
+    federation.start_site("hospital_1")
+    server = federation.start_server()
+    federation.wait_for(federation.run / "metrics.jsonl", "describe", of=server)
+    (carrier,) = [
+        pid
+        for pid, words in started_by_servers(federation.folder).items()
+        if any(word.endswith("flwr-serverapp") for word in words)
+    ]
+    psutil.Process(carrier).kill()
+    out, err = server.communicate(timeout=120)
+    assert server.returncode == 1
+    line = only_line(subprocess.CompletedProcess([], 1, out, err))
+    assert "go on with --resume" in line
+    assert json.loads((federation.run / "status.json").read_text())["state"] == "failed"

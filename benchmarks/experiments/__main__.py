@@ -3,7 +3,8 @@
     python -m benchmarks.experiments all --reduced               # every table in minutes, on made-up data
     python -m benchmarks.experiments ablations --data RAW        # one table on PhysioNet-2012
     python -m benchmarks.experiments all --data RAW --write      # all of them, into docs/results.md
-    python -m benchmarks.experiments labels --collect            # the table of what has been run so far
+    python -m benchmarks.experiments baselines --data RAW --row GRU --row STraTS --seeds 0
+    python -m benchmarks.experiments labels --data RAW --collect # the table of what has been run so far
 
 A table is a file of deploy/configs/experiments. Every run is a `hymate train` in a process of its own, below
 OUT/trainings; what is finished is not run again, and what was stopped goes on from its last complete round.
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("table", metavar="TABLE", help=f"{', '.join(TABLES)}; or all")
     parser.add_argument("--reduced", action="store_true", help="few small runs on made-up data")
+    parser.add_argument("--row", action="append", metavar="NAME", help="train this row only; may be repeated")
     parser.add_argument("--seeds", type=_seeds, help="such as 0,1,2; default: the table's")
     raw = os.environ.get(RAW)
     parser.add_argument(
@@ -74,6 +76,10 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _run(options: argparse.Namespace) -> int:
     names = TABLES if options.table == "all" else (options.table,)
     tables = {name: load_table(name, options.configs) for name in names}
+    for row in options.row or ():
+        if not any(row in table.rows for table in tables.values()):
+            known = "; ".join(row for table in tables.values() for row in table.rows)
+            raise InputFault(f"--row {row}", "no row of this name", f"there are {known}")
     runs = {name: _runs(table, options) for name, table in tables.items()}  # all files are read first
     began, failed = time.monotonic(), 0
     with alone_in(options.out):
@@ -95,17 +101,19 @@ def _runs(table: TableConfig, options: argparse.Namespace) -> list[Run]:
 
 def _one(name: str, table: TableConfig, runs: list[Run], options: argparse.Namespace) -> int:
     """Run one table and show it; returns how many runs failed."""
-    if options.collect:
-        finished, faults = [], []
-        for run in runs:
-            try:
-                finished += [run] if run.state() == "finished" else []
-            except InputFault as fault:
-                faults.append(str(fault))
-                print(f"  failed: {run.row}, {run.replicate}: {fault}")
-    else:
-        outcome = Runner(name, runs, options.jobs, lambda text: print(text, flush=True)).go()
-        finished, faults = outcome.finished, outcome.faults
+    faults: list[str] = []
+    if not options.collect:
+        wanted = [run for run in runs if not options.row or run.row in options.row]
+        faults = Runner(name, wanted, options.jobs, lambda text: print(text, flush=True)).go().faults
+    finished = []
+    for run in runs:
+        try:
+            finished += [run] if run.state() == "finished" else []
+        except InputFault as fault:
+            line = f"{run.row}, {run.replicate}: {fault}"
+            if line not in faults:
+                faults.append(line)
+                print(f"  failed: {line}")
     text = section(name, table, runs, finished, command=_command(name, options), reduced=options.reduced)
     print(f"\n{text}", flush=True)
     if options.write:

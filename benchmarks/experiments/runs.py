@@ -51,8 +51,7 @@ class Run:
     @property
     def id(self) -> str:
         other = {"summary": self.summary, "fit_on": list(self.fit_on)} if self.summary else {}
-        # Without defaults: a key that is added to the configuration later makes no other training.
-        content = self.config.model_dump(mode="json", exclude_defaults=True, exclude={"name", "data"})
+        content = _settings(self.config, set(TrainConfig.model_fields) - {"name", "data", "pretrained"})
         return _digest({"data": self.place.key, "config": content, **other})
 
     @property
@@ -60,8 +59,7 @@ class Run:
         """Names the pretrained weights; "" where there is no pretraining."""
         if self.summary or not self.config.pretrain.rounds:
             return ""
-        content = self.config.model_dump(mode="json", exclude_defaults=True, include=PRETRAINING)
-        return _digest({"data": self.place.key, **content})
+        return _digest({"data": self.place.key, **_settings(self.config, PRETRAINING)})
 
     @property
     def folder(self) -> Path:
@@ -180,6 +178,13 @@ def commit_now() -> str:
         cwd=here,
     )
     return told.stdout.strip() or "unknown"
+
+
+def _settings(config: TrainConfig, keys: set[str]) -> dict[str, Any]:
+    """What differs from the defaults, and which model: a key added later makes no other training."""
+    content = config.model_dump(mode="json", exclude_defaults=True, include=keys)
+    # The name is every model's own default.
+    return {**content, "model": {**content.get("model", {}), "name": config.model.name}}
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -170,6 +170,13 @@ def test_collecting_trains_nothing_and_tells_what_is_missing(
     assert "| whole | - |" in capsys.readouterr().out
 
 
+def test_a_single_row_is_run_and_all_are_shown(place: Place, nothing_runs: None, capsys: Capture) -> None:
+    assert main(place.arguments("--row", "half", "--row", "whole")) == 0
+    said = capsys.readouterr().out
+    assert "tiny: 2 runs, 2 finished before" in said
+    assert "| boosting | 0." in said
+
+
 def test_a_stopped_training_goes_on_to_the_same_weights(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +294,7 @@ def test_a_section_replaces_itself_and_keeps_the_tables_order(tmp_path: Path) ->
     ("arguments", "told"),
     [
         (["nothing"], "nothing: no table of this name; there are baselines"),
+        (["tiny", "--row", "all"], "--row all: no row of this name; there are whole; half; boosting; broken"),
         (["tiny", "--seeds", "0"], "--data: is missing; give the folder of PhysioNet-2012"),
     ],
 )

@@ -252,7 +252,7 @@ class Exchange:
         if task.due == math.inf or not timed_out:
             outcome, reason = "failed", "lost its connection and was not back in time"
         else:
-            outcome, reason = "late", f"no reply within {self._rules.deadline_minutes:g} minutes"
+            outcome, reason = "late", f"no reply within {self._rules.deadline_minutes:g} min"
         self._roster.doubt(task.node)
         if task.message_id:
             self._overdue[task.message_id] = (phase, server_round, site, task.asked_at)

@@ -55,8 +55,23 @@ def labels_of(
         if task.kind != "regression":
             _demand_boolean(table, task, name)
         tables.append(table)
+    return _columns(stays, tables, task.label_sets)
+
+
+def numbers_of(
+    stays: pl.DataFrame, datasets: Mapping[str, MedsDataset], names: Sequence[str]
+) -> npt.NDArray[np.float32]:
+    """As `labels_of`, for any label sets: a boolean is 0 or 1."""
+    if not names:
+        return np.zeros((len(stays), 0), np.float32)
+    return _columns(stays, [label_table(dataset, names) for dataset in datasets.values()], names)
+
+
+def _columns(
+    stays: pl.DataFrame, tables: Sequence[pl.DataFrame], names: Sequence[str]
+) -> npt.NDArray[np.float32]:
     found = stays.select(*KEYS).join(pl.concat(tables), on=KEYS, how="left", maintain_order="left")
-    columns = [found[name].fill_null(float("nan")).to_numpy() for name in task.label_sets]
+    columns = [found[name].fill_null(float("nan")).to_numpy() for name in names]
     return np.stack(columns, axis=1).astype(np.float32)
 
 

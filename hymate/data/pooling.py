@@ -13,7 +13,7 @@ import polars as pl
 
 from hymate.config import TaskConfig, VocabularyConfig
 from hymate.data.fingerprint import fingerprint
-from hymate.data.label_sets import labels_of, with_label_sets
+from hymate.data.label_sets import labels_of, numbers_of, with_label_sets
 from hymate.data.mapping import translated
 from hymate.data.meds import MedsDataset
 from hymate.data.statistics import code_statistics
@@ -34,12 +34,17 @@ class PooledData:
     """Of the training split."""
     labels: npt.NDArray[np.float32]
     """Of the windows' stays, (N, K), K of `task.label_sets`; NaN where a stay lacks one."""
+    auxiliary: npt.NDArray[np.float32]
+    """Further labels of theirs, (N, A) of the label sets asked for; NaN where a stay lacks one."""
 
 
-def pool_data(folders: Sequence[Path], task: TaskConfig, config: VocabularyConfig) -> PooledData:
+def pool_data(
+    folders: Sequence[Path], task: TaskConfig, config: VocabularyConfig, auxiliary: Sequence[str] = ()
+) -> PooledData:
     """Read MEDS data sets, cut their windows and build the vocabulary of all training stays.
 
-    To `config.min_sites` each data set is a site.
+    To `config.min_sites` each data set is a site. `auxiliary` names label sets of the same stays that are
+    read too.
 
     Raises:
         InputFault: a data set cannot be read, has no such labels, shares a subject with another, has
@@ -65,6 +70,7 @@ def pool_data(folders: Sequence[Path], task: TaskConfig, config: VocabularyConfi
         windows=pooled,
         vocabulary=vocabulary,
         labels=labels_of(pooled.stays, datasets, task),
+        auxiliary=numbers_of(pooled.stays, datasets, auxiliary),
     )
 
 

@@ -17,13 +17,13 @@ from hymate.data.pooling import pool_data
 from hymate.data.store import TripletStore
 from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
-from hymate.evaluate.bootstrap import BootstrapSettings
-from hymate.evaluate.figures import Report, binary_report, regression_report
+from hymate.evaluate.figures import Report
 from hymate.model.registry import MODELS
-from hymate.train.alone import Progress, rounds_done, train_alone
+from hymate.train.alone import AloneResult, Progress, rounds_done, train_alone
+from hymate.train.auxiliary import Auxiliary, auxiliary_target
 from hymate.train.config import TrainConfig
+from hymate.train.evaluation import evaluate
 from hymate.train.loop import LocalHook, labelled
-from hymate.train.prediction import predicted_values, tabulate, write_tables
 from hymate.train.report import cohort, training_report
 from hymate.train.run import Journal, RunFolder, alone_in, begin, refuse_difference
 from hymate.train.saved_model import (
@@ -31,11 +31,13 @@ from hymate.train.saved_model import (
     PRETRAINED,
     SavedModel,
     Scale,
+    as_ensemble,
     load_pretrained,
     new_model,
     save_model,
 )
-from hymate.train.target import Regression, target_of
+from hymate.train.soft_labels import out_of_fold
+from hymate.train.target import Regression, Target, target_of
 
 
 class Watcher(Protocol):
@@ -70,7 +72,9 @@ def start(out: Path, config: TrainConfig) -> RunFolder:
         what = f"model {config.model.name} learns from labels alone, and pretrain.rounds is not 0"
         raise InputFault("model", what, "set pretrain.rounds to 0")
     pooled = hide_labels(
-        pool_data(config.data, config.task, config.vocabulary), config.label_share, config.seed
+        pool_data(config.data, config.task, config.vocabulary, _further(config)),
+        config.label_share,
+        config.seed,
     )
     pretrained = None
     if config.pretrained is not None:
@@ -93,81 +97,103 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
         vocabulary, store = run.vocabulary(), run.open_store(config)
         _note_threads(data, watcher)
         labels = run.labels()
-        target = target_of(store, config.task, labels)
-        saved, pretrain = _untrained(config, vocabulary), config.pretrain
-        if isinstance(target, Regression):
-            saved = replace(saved, scale=Scale(target.mean, target.std))
-        if config.pretrained is not None:
-            load_pretrained(run.path, saved)
-            pretrain = pretrain.model_copy(update={"rounds": 0})
-        done = rounds_done(run.state)
-        watcher.prepared(data, _steps(config, pretrain.rounds, store), done)
-        journal = Journal(run, done)
-
-        def on_progress(progress: Progress) -> None:
-            journal.round(progress)
-            if progress.phase == "pretrain" and progress.round == progress.rounds:
-                save_model(run.path / PRETRAINED, saved)
-            watcher.round(progress)
-
-        try:
-            result = train_alone(
-                store,
-                saved.model,
-                pretrain,
-                config.finetune,
-                config.seed,
-                on_progress=on_progress,
-                target=target,
-                state=run.state,
-                watch_forecasts=config.evaluation.forecasts,
-                hook=watcher.hook,
-            )
-        finally:
-            journal.close()
-        save_model(run.path / MODEL, saved)
+        target = _target(run, config, store, labels)
+        members: list[tuple[SavedModel, AloneResult]] = []
+        for number in range(config.ensemble):
+            own = config.model_copy(update={"seed": config.seed + number})
+            if config.ensemble > 1:
+                watcher.note(f"member {number + 1} of {config.ensemble}, seed {own.seed}")
+            members.append(_train_member(run, own, data, vocabulary, store, target, watcher))
+        saved = members[0][0]
+        if config.ensemble > 1:
+            saved = as_ensemble([member for member, _ in members], config.name)
+            save_model(run.path / MODEL, saved)
         began = time.perf_counter()
         evaluated: dict[str, dict[str, Report]] = {
-            split: _evaluate(run.path, config, saved, store, labels, split)
+            split: evaluate(run.path, config, saved, store, labels, split)
             for split in config.evaluation.splits
         }
-        report = training_report(config, data, saved, result, evaluated, time.perf_counter() - began)
+        results = [result for _, result in members]
+        each: list[dict[str, dict[str, Report]]] = [
+            {
+                split: evaluate(None, config, member, store, labels, split)
+                for split in config.evaluation.splits
+            }
+            for member, _ in members
+            if config.ensemble > 1
+        ]
+        report = training_report(config, data, saved, results, evaluated, time.perf_counter() - began, each)
         run.write_report(report)
         return report
+
+
+def _target(run: RunFolder, config: TrainConfig, store: TripletStore, labels: NDArray[np.float32]) -> Target:
+    """What all members learn."""
+    soft, wanted = None, config.finetune.soft_labels
+    if wanted is not None:
+        soft = run.soft_labels(lambda: out_of_fold(store, wanted.folds, config.seed))
+    target = target_of(store, config.task, labels, config.finetune, soft)
+    if config.finetune.auxiliary is not None:
+        return auxiliary_target(target, store, run.auxiliary(), config.finetune.auxiliary.weight)
+    return target
+
+
+def _train_member(
+    run: RunFolder,
+    config: TrainConfig,
+    data: dict[str, Any],
+    vocabulary: Vocabulary,
+    store: TripletStore,
+    target: Target,
+    watcher: Watcher,
+) -> tuple[SavedModel, AloneResult]:
+    """Train the model of `config.seed`, the only one or one of several, and write it to its folder."""
+    folder = run if config.ensemble == 1 else run.member(config.seed)
+    shared = config.ensemble == 1 or config.ensemble_pretraining == "shared"
+    saved, pretrain = _untrained(config, vocabulary), config.pretrain
+    task = target.task if isinstance(target, Auxiliary) else target
+    if isinstance(task, Regression):
+        saved = replace(saved, scale=Scale(task.mean, task.std))
+    first = config.seed == run.config().seed
+    if config.pretrained is not None or (shared and not first and pretrain.rounds):
+        load_pretrained(run.path, saved)
+        pretrain = pretrain.model_copy(update={"rounds": 0})
+    done = rounds_done(folder.state)
+    watcher.prepared(data, _steps(config, pretrain.rounds, store), done)
+    journal = Journal(folder, done)
+
+    def on_progress(progress: Progress) -> None:
+        journal.round(progress)
+        if progress.phase == "pretrain" and progress.round == progress.rounds:
+            save_model((run if shared else folder).path / PRETRAINED, saved)
+        watcher.round(progress)
+
+    try:
+        result = train_alone(
+            store,
+            saved.model,
+            pretrain,
+            config.finetune,
+            config.seed,
+            on_progress=on_progress,
+            target=target,
+            state=folder.state,
+            watch_forecasts=config.evaluation.forecasts,
+            hook=watcher.hook,
+        )
+    finally:
+        journal.close()
+    save_model(folder.path / MODEL, saved)
+    return saved, result
+
+
+def _further(config: TrainConfig) -> tuple[str, ...]:
+    return () if config.finetune.auxiliary is None else config.finetune.auxiliary.tasks
 
 
 def _untrained(config: TrainConfig, vocabulary: Vocabulary) -> SavedModel:
     model = new_model(config.model, config.task, vocabulary, config.seed)
     return SavedModel(config.name, model, config.model, config.task, vocabulary)
-
-
-def _evaluate(
-    folder: Path,
-    config: TrainConfig,
-    saved: SavedModel,
-    store: TripletStore,
-    labels: NDArray[np.float32],
-    split: str,
-) -> dict[str, Report]:
-    """Write a split's predictions; its figures by label set."""
-    rows = labelled(store, split)
-    made = predicted_values(saved, store, rows)
-    tables = tabulate(config.task, store, rows, made, labels[rows])
-    if rows.size:
-        several = len(tables) > 1
-        write_tables(folder / "predictions" / (split if several else f"{split}.parquet"), tables)
-    measure = regression_report if config.task.kind == "regression" else binary_report
-    settings = BootstrapSettings(config.evaluation.bootstrap, config.evaluation.confidence, config.seed)
-    reports = {}
-    for column, name in enumerate(config.task.label_sets):
-        known = ~np.isnan(labels[rows, column])
-        # As the predictions are written: who measures the file finds the same figures.
-        values = made[known, column].astype(np.float32).astype(np.float64)
-        truth = labels[rows, column][known].astype(np.float64)
-        order = np.lexsort((store.prediction_time[rows][known], store.subject_id[rows][known]))
-        subjects = store.subject_id[rows][known][order]
-        reports[name] = measure(truth[order], values[order], subjects, settings)
-    return reports
 
 
 def _note_threads(data: dict[str, Any], watcher: Watcher) -> None:
@@ -186,4 +212,6 @@ def _steps(config: TrainConfig, pretraining: int, store: TripletStore) -> dict[s
         return -(-stays // settings.batch_size) * settings.local_epochs
 
     before = {"pretrain": steps(len(store.rows("train")), config.pretrain)} if pretraining else {}
+    if config.finetune.warm_epochs:
+        before["warm"] = 0  # no step of it is told
     return {**before, "finetune": steps(len(labelled(store, "train")), config.finetune)}

@@ -12,7 +12,11 @@ from torch import nn
 
 from hymate.train.alone import Progress
 
-TITLES = {"pretrain": "pretraining (masked forecasting)", "finetune": "fine-tuning on the label"}
+TITLES = {
+    "pretrain": "pretraining (masked forecasting)",
+    "warm": "head and summary branch, the encoder frozen",
+    "finetune": "fine-tuning on the label",
+}
 RECENT = 3  # rounds whose mean time says how long the next ones take
 
 
@@ -55,17 +59,18 @@ class Display:
             self._bars.stop()
 
     def prepared(self, data: dict[str, Any], steps: dict[str, int], done: tuple[Progress, ...]) -> None:
-        """Say what is trained on, and where an earlier training stopped."""
-        self._steps, self._done = steps, list(done)
+        """Say what is trained on, and where an earlier training stopped. Again for each member of an
+        ensemble: the data are told once."""
+        told, self._steps, self._done = bool(self._steps), steps, list(done)
         for name, part in data["splits"].items():
-            if part["stays"]:
+            if part["stays"] and not told:
                 self._say(f"{name:9} {part['stays']:7,} stays, {_labels(part)}")
-        for reason, count in data["left_out"].items():
+        for reason, count in data["left_out"].items() if not told else ():
             self._say(f"left out  {count:7,} stays: {reason}")
         if done:
             self._say(f"going on after {done[-1].phase} {done[-1].round}/{done[-1].rounds}")
         self._say(TITLES[self._under_way()[0]])
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._bars is None:
             self._bars = Bars(
                 TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[left]}"),
                 console=self._console, transient=True,
@@ -89,8 +94,8 @@ class Display:
         if progress.round < progress.rounds:
             parts.append(self._left(progress))
         self._say(", ".join(parts))
-        if progress.phase == "pretrain" and progress.round == progress.rounds:
-            self._say(TITLES["finetune"])
+        if progress.phase != "finetune" and progress.round == progress.rounds:
+            self._say(TITLES[self._under_way()[0]])
         self._counting = False
 
     def note(self, text: str) -> None:
@@ -119,8 +124,9 @@ class Display:
         if not self._done:
             return next(iter(self._steps)), 1
         last = self._done[-1]
-        if last.phase == "pretrain" and last.round == last.rounds:
-            return "finetune", 1
+        if last.phase != "finetune" and last.round == last.rounds:
+            later = list(TITLES)[list(TITLES).index(last.phase) + 1 :]
+            return next(phase for phase in later if phase in self._steps), 1
         return last.phase, last.round + 1
 
     def _say(self, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -27,13 +28,19 @@ def training_report(
     config: TrainConfig,
     data: dict[str, Any],
     saved: SavedModel,
-    result: AloneResult,
+    results: Sequence[AloneResult],
     evaluated: dict[str, dict[str, Report]],
     evaluation_seconds: float,
+    members: Sequence[dict[str, dict[str, Report]]] = (),
 ) -> dict[str, Any]:
+    """`results` of all members. Of an ensemble, `evaluation` is of the mean, `pretraining` and `finetuning`
+    of the first member; `ensemble` has those of each, with its own figures, `members`."""
+    result = results[0]
     phases = {
-        phase: sum(progress.seconds for progress in result.rounds if progress.phase == phase)
-        for phase in ("pretrain", "finetune")
+        phase: sum(
+            progress.seconds for each in results for progress in each.rounds if progress.phase == phase
+        )
+        for phase in ("pretrain", "warm", "finetune")
     }
     return {
         "format": 1,
@@ -48,20 +55,49 @@ def training_report(
             "hash": saved.vocabulary.hash,
         },
         "model": {"parameters": saved.model.parameter_count, **config.model.model_dump(mode="json")},
+        **_trained(config, result),
+        **({"ensemble": _ensemble(config, results, members)} if members else {}),
+        "evaluation": {split: _figures(reports) for split, reports in evaluated.items()},
+        "seconds": {
+            **phases,
+            "training": sum(each.seconds for each in results),
+            "evaluation": evaluation_seconds,
+        },
+        "versions": _versions(),
+    }
+
+
+def _trained(config: TrainConfig, result: AloneResult) -> dict[str, Any]:
+    """How one model was trained."""
+    return {
         "pretraining": {
             "epochs": result.pretrain_epochs,
             "from": None if config.pretrained is None else str(config.pretrained),
         },
         "finetuning": {
+            "warm_epochs": config.finetune.warm_epochs,
             "epochs": result.finetune_epochs,
             "best_epoch": result.best_epoch,
             "criterion": result.criterion,
             "positive_weight": result.positive_weight,
             "tuning": asdict(result.tuning),
         },
-        "evaluation": {split: _figures(reports) for split, reports in evaluated.items()},
-        "seconds": {**phases, "training": result.seconds, "evaluation": evaluation_seconds},
-        "versions": _versions(),
+    }
+
+
+def _ensemble(
+    config: TrainConfig, results: Sequence[AloneResult], members: Sequence[dict[str, dict[str, Report]]]
+) -> dict[str, Any]:
+    return {
+        "pretraining": config.ensemble_pretraining,
+        "members": [
+            {
+                "seed": config.seed + number,
+                **_trained(config, result),
+                "evaluation": {split: _figures(reports) for split, reports in evaluated.items()},
+            }
+            for number, (result, evaluated) in enumerate(zip(results, members, strict=True))
+        ],
     }
 
 

@@ -5,12 +5,13 @@
 | train.yaml             | the training file as run, every default written out                      |
 | vocabulary.json        | the codes with mean and standard deviation, what was dropped and why     |
 | data.json              | the data sets, stays and positives per split, what was left out          |
-| store/, labels.npy     | the triplet store and its labels; removed when the run is done           |
+| store/, *labels.npy    | the triplet store and its labels; removed when the run is done           |
 | checkpoints/state.*    | weights, optimiser and history after the last round: what --resume reads |
 | metrics.jsonl          | one line a round                                                         |
 | tensorboard/           | the same for TensorBoard                                                 |
 | pretrained/, model/    | weights, config, vocabulary: after pretraining, and the best ones        |
 | predictions/           | of every split that was evaluated                                        |
+| members/SEED/          | of an ensemble: checkpoints, metrics and model of each member            |
 | report.json            | every figure; written last                                               |
 """
 
@@ -18,10 +19,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from hymate.data.output import fresh_folder, write_json
 from hymate.data.pooling import PooledData
 from hymate.data.store import TripletStore, open_store, prepare_store
 from hymate.data.vocabulary import Vocabulary
-from hymate.durable import write_text
+from hymate.durable import write_bytes, write_text
 from hymate.errors import InputFault
 from hymate.train.alone import Progress
 from hymate.train.config import TrainConfig, dump_train_config, load_train_config
@@ -45,6 +47,8 @@ REPORT = "report.json"
 TENSORBOARD = "tensorboard"
 LOCK = ".lock"
 LABELS = "labels.npy"
+AUXILIARY = "auxiliary_labels.npy"
+SOFT = "soft_labels.npy"
 
 
 @dataclass(frozen=True)
@@ -104,11 +108,33 @@ class RunFolder:
         found: NDArray[np.float32] = np.load(self.path / LABELS, allow_pickle=False)
         return found
 
+    def auxiliary(self) -> NDArray[np.float32]:
+        """Further labels of the store's stays, (N, A); NaN where a stay lacks one."""
+        found: NDArray[np.float32] = np.load(self.path / AUXILIARY, allow_pickle=False)
+        return found
+
+    def soft_labels(self, make: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        """What `make` returned when it was first asked, (N,): a training that goes on reads it again."""
+        path = self.path / SOFT
+        if not path.is_file():
+            content = io.BytesIO()
+            np.save(content, make(), allow_pickle=False)
+            write_bytes(path, content.getvalue())
+        found: NDArray[np.float32] = np.load(path, allow_pickle=False)
+        return found
+
+    def member(self, seed: int) -> RunFolder:
+        """Where the member of this seed keeps what is its own."""
+        folder = RunFolder(self.path / "members" / str(seed))
+        folder.path.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def write_report(self, report: dict[str, Any]) -> None:
         """Write report.json: from here on the run is finished, and its store is not needed any more."""
         write_text(self.path / REPORT, json.dumps(report, indent=2) + "\n")
         shutil.rmtree(self.store, ignore_errors=True)
-        (self.path / LABELS).unlink(missing_ok=True)
+        for name in (LABELS, AUXILIARY, SOFT):
+            (self.path / name).unlink(missing_ok=True)
 
 
 def begin(
@@ -121,6 +147,7 @@ def begin(
         prepare_store(folder / "store", pooled.windows, pooled.vocabulary, config.task)
         write_json(folder / "data.json", cohort)
         np.save(folder / LABELS, pooled.labels, allow_pickle=False)
+        np.save(folder / AUXILIARY, pooled.auxiliary, allow_pickle=False)
         if pretrained is not None:
             save_model(folder / PRETRAINED, pretrained)
     return RunFolder(path)

@@ -10,7 +10,8 @@ A training run holds two, `model/` and `pretrained/`; a federated study's run di
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from hymate.data.vocabulary import Vocabulary
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.model.config import AnyModelConfig
+from hymate.model.ensemble import Ensemble
 from hymate.model.heads import ClassificationHead
 from hymate.model.registry import build
 from hymate.model.sequence_model import SequenceModel
@@ -30,6 +32,8 @@ from hymate.train.checkpoint import load_weights, save_weights
 FORMAT = 1
 MODEL = "model"
 PRETRAINED = "pretrained"
+NOT_PRETRAINED = {"dropout", "d_summary", "summary_windows", "summary_dropout", "summary_input_dropout"}
+"""Keys of a model's configuration that a pretraining does not depend on."""
 
 _MODEL: TypeAdapter[Any] = TypeAdapter(AnyModelConfig)
 
@@ -54,6 +58,8 @@ class SavedModel:
     vocabulary: Vocabulary
     scale: Scale | None = None
     """What a regression's output means."""
+    members: int = 1
+    """Where it is more than one, `model` is the mean of that many (`hymate.model.ensemble`)."""
 
 
 def new_model(config: AnyModelConfig, task: TaskConfig, vocabulary: Vocabulary, seed: int) -> SequenceModel:
@@ -86,6 +92,7 @@ def save_model(folder: Path, saved: SavedModel) -> None:
         "model": saved.config.model_dump(mode="json"),
         "vocabulary_hash": saved.vocabulary.hash,
         **({} if saved.scale is None else {"scale": asdict(saved.scale)}),
+        **({} if saved.members == 1 else {"members": saved.members}),
     }
     write_text(folder / "config.json", json.dumps(config, indent=2))
 
@@ -109,6 +116,7 @@ def load_model(run: Path, part: str = MODEL) -> SavedModel:
         config = _MODEL.validate_python(content["model"])
         known = content["format"] == FORMAT
         scale = Scale(**content["scale"]) if "scale" in content else None
+        members = int(content.get("members", 1))
     except (ValueError, KeyError, TypeError) as fault:
         what = f"is not a model's config ({type(fault).__name__}: {str(fault).splitlines()[0]})"
         raise InputFault(path, what, "use the release that wrote it, or train again") from None
@@ -122,18 +130,30 @@ def load_model(run: Path, part: str = MODEL) -> SavedModel:
             folder, "vocabulary.json is not the one the model was trained with", "restore the folder whole"
         )
     model = new_model(config, task, vocabulary, seed=0)
+    if members > 1:
+        others = [new_model(config, task, vocabulary, seed=0) for _ in range(members - 1)]
+        model = Ensemble([model, *others], of_probabilities=task.kind != "regression")
     load_weights(folder / "weights.safetensors", model)
     model.eval()
-    return SavedModel(name, model, config, task, vocabulary, scale)
+    return SavedModel(name, model, config, task, vocabulary, scale, members)
+
+
+def as_ensemble(members: Sequence[SavedModel], name: str) -> SavedModel:
+    """Models of one configuration, task and vocabulary as one, which says the mean of what they say."""
+    first = members[0]
+    models = [member.model for member in members]
+    model = Ensemble(models, of_probabilities=first.task.kind != "regression")
+    return replace(first, name=name, model=model, members=len(members))
 
 
 def load_pretrained(run: Path, into: SavedModel) -> None:
     """Put the pretrained weights of an earlier run into the model of `into`.
 
-    The head of the task stays as it is: pretraining does not train it, and the task may be another.
+    The head of the task and the summary branch stay as they are: pretraining does not train them, and the
+    task may be another.
 
     Raises `InputFault` where vocabulary, length of the window or model configuration differ; `dropout`
-    may, it is no weight.
+    may, it is no weight, and what the summary branch is like.
     """
     saved, model = load_model(run, PRETRAINED), into.model
     if saved.vocabulary.hash != into.vocabulary.hash:
@@ -146,16 +166,16 @@ def load_pretrained(run: Path, into: SavedModel) -> None:
         key = different[0]
         what = f"was pretrained with {key} {theirs.get(key)}, here it is {ours.get(key)}"
         raise InputFault(run, what, "set it as it was there, or pretrain anew")
-    weights = {name: tensor for name, tensor in saved.model.state_dict().items() if not _of_head(name)}
+    weights = {name: tensor for name, tensor in saved.model.state_dict().items() if _pretrained(name)}
     model.load_state_dict({**model.state_dict(), **weights})
 
 
 def _structure(saved: SavedModel) -> dict[str, Any]:
     """What must agree for weights to mean the same."""
-    config = saved.config.model_dump(mode="json", exclude={"dropout"})
+    config = saved.config.model_dump(mode="json", exclude=NOT_PRETRAINED)
     fields = {f"model.{key}": value for key, value in config.items()}
     return {**fields, "task.lookback_hours": saved.task.lookback_hours}  # the time embedding's scale
 
 
-def _of_head(parameter: str) -> bool:
-    return parameter.startswith("classification_head.")
+def _pretrained(parameter: str) -> bool:
+    return parameter.split(".", 1)[0] not in ("classification_head", "summary")

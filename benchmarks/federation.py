@@ -258,9 +258,10 @@ def measure(sites: int, stays: int, rounds: int, model: dict[str, Any]) -> dict[
         with bench.relay() as relay:
             ours = our_rounds(bench, relay)
             arrays = load_file(folder / "run" / "model" / "weights.safetensors")
-            np.savez(folder / "weights.npz", **arrays)
-            bare = bare_rounds(bench, "bare", folder / "weights.npz", stock=False)
-            stock = bare_rounds(bench, "stock", folder / "weights.npz", stock=True)
+            weights = folder / "weights.npz"
+            np.savez(weights, allow_pickle=False, **arrays)
+            bare = bare_rounds(bench, "bare", weights, stock=False)
+            stock = bare_rounds(bench, "stock", weights, stock=True)
             model_bytes = sum(array.nbytes for array in arrays.values())
 
             def bytes_of(found: Rounds) -> float:

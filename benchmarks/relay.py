@@ -25,6 +25,8 @@ class Relay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for callers
         self._listener.close()
 
     def between(self, begin: float, end: float) -> int:

@@ -57,11 +57,6 @@ class Feature:
     def total(self) -> float:
         return math.fsum(each.total for each in self.observations)
 
-    @property
-    def weight(self) -> float:
-        """Sorts features: effects that cancel count all the same."""
-        return math.fsum(abs(each.total) for each in self.observations)
-
 
 @dataclass(frozen=True)
 class Static:
@@ -76,7 +71,7 @@ class Static:
 
 @dataclass(frozen=True)
 class StayExplanation:
-    """Attributions of one stay, features and demographics by weight, largest first.
+    """Attributions of one stay, features and demographics by |total|, largest first.
 
     output, reference: log odds, or the label's unit where it is a number. `unexplained` is what
     quadrature left over: the totals of features and demographics, added up, are output - reference +
@@ -243,7 +238,7 @@ def _features(
         entry = saved.vocabulary.codes[index - 1]
         title = titled(entry.code, entry.unit, described.get(entry.code))
         features.append(Feature(entry.code, title, tuple(observations)))
-    return tuple(sorted(features, key=lambda feature: -feature.weight))
+    return tuple(sorted(features, key=lambda feature: -abs(feature.total)))
 
 
 def _static(

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hymate.config import FinetuneConfig, ModelConfig
+
 ROOT = Path(__file__).parent.parent
 # An editable install answers before the path does; here the folder given must be what is read.
 LINTER = """
@@ -64,7 +66,10 @@ def test_the_science_runs_without_the_federation() -> None:
 
 def test_the_model_trains_with_torch_alone() -> None:
     """Model, batches and training loop need torch and numpy; settings may come as any object."""
-    code = """
+    sizes = ModelConfig(d_model=8, d_state=4, attention_heads=2, d_static=4, d_summary=4, value_clip=5.0)
+    settings = FinetuneConfig(batch_size=4)
+    code = f"SIZES, SETTINGS = {sizes.model_dump()!r}, {settings.model_dump()!r}"
+    code += """
 import sys
 for name in ("pydantic", "yaml", "polars", "pyarrow", "meds", "safetensors", "typer", "rich", "flwr", "ray"):
     sys.modules[name] = None
@@ -74,12 +79,7 @@ import torch
 from hymate.model.hymate import build_model
 from hymate.train.loop import finetune_epochs, make_optimiser, score
 
-sizes = SimpleNamespace(
-    d_model=8, mamba_blocks=1, d_state=4, d_conv=4, expand=2, attention_layers=1, attention_heads=2,
-    attention_window=None, d_static=4, dropout=0.1, value_clip=5.0, value_embedding="affine", d_summary=4,
-    summary_windows=(1, 2), summary_dropout=0.1, summary_input_dropout=0.0, embedding="sum", pooling="fusion",
-    static=True, bidirectional=False,
-)
+sizes = SimpleNamespace(**SIZES)
 rng = np.random.default_rng(0)
 lengths = rng.integers(1, 9, 12)
 offset = np.concatenate([[0], np.cumsum(lengths)])
@@ -97,9 +97,7 @@ store = Stays(
     numeric=np.ones(6, bool), rows=lambda split: rows,
 )
 model = build_model(sizes, codes=5, static_width=3, time_scale_hours=48.0, seed=0)
-settings = SimpleNamespace(
-    learning_rate=1e-2, weight_decay=0.0, clip_norm=1.0, batch_size=4, variable_dropout=0.0, local_epochs=1
-)
+settings = SimpleNamespace(**SETTINGS)
 done = finetune_epochs(
     model, store, settings, make_optimiser(model, settings),
     positive_weight=1.0, seed=0, first_epoch=0, epochs=2,

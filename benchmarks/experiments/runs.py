@@ -57,7 +57,8 @@ class Run:
     @property
     def pretraining(self) -> str:
         """Names the pretrained weights; "" where there is no pretraining."""
-        if self.summary or not self.config.pretrain.rounds:
+        apart = self.config.ensemble > 1 and self.config.ensemble_pretraining == "own"
+        if self.summary or apart or not self.config.pretrain.rounds:
             return ""
         return _digest({"data": self.place.key, **_settings(self.config, PRETRAINING)})
 
@@ -99,8 +100,7 @@ class Run:
                 "average_precision": held_out["average_precision"]["value"],
                 "stays": held_out["stays"],
                 "pretrained_for": self.config.pretrain.rounds * self.config.pretrain.local_epochs,
-                "epochs": report["finetuning"]["epochs"],
-                "best_epoch": report["finetuning"]["best_epoch"],
+                "epochs": report["finetuning"]["epochs"] + report["finetuning"].get("warm_epochs", 0),
                 "seconds": seconds["training"] + seconds["evaluation"],
                 "shared": report["pretraining"]["from"] is not None,
             }

@@ -15,8 +15,9 @@ from hymate.errors import InputFault
 def hide_labels(pooled: PooledData, share: float, seed: int) -> PooledData:
     """Keep the labels of `share` of the training split's subjects, drawn by `seed`; the others' are unknown.
 
-    Their stays remain: pretraining and the vocabulary still see the records. Under one seed a smaller
-    share is a part of a larger one. Other splits keep their labels.
+    That goes for further labels (`finetune.auxiliary`) too. Their stays remain: pretraining and the
+    vocabulary still see the records. Under one seed a smaller share is a part of a larger one. Other splits
+    keep their labels.
 
     Raises:
         InputFault: no label is left.
@@ -36,5 +37,9 @@ def hide_labels(pooled: PooledData, share: float, seed: int) -> PooledData:
         raise InputFault(f"label_share {share:g}", what, "raise it")
     hidden = training & ~stays["subject_id"].is_in(kept).to_numpy()
     unknown = pl.when(pl.Series(hidden)).then(None).otherwise(pl.col("label")).alias("label")
-    labels = np.where(hidden[:, None], np.float32("nan"), pooled.labels).astype(np.float32)
-    return replace(pooled, windows=replace(pooled.windows, stays=stays.with_columns(unknown)), labels=labels)
+    labels, auxiliary = (
+        np.where(hidden[:, None], np.float32("nan"), known).astype(np.float32)
+        for known in (pooled.labels, pooled.auxiliary)
+    )
+    windows = replace(pooled.windows, stays=stays.with_columns(unknown))
+    return replace(pooled, windows=windows, labels=labels, auxiliary=auxiliary)

@@ -98,8 +98,8 @@ class LastPooling(Pooling):
     """The last observation alone counts, as in EHRMamba (arXiv 2405.14567). No parameters."""
 
     def weights(self, c: Tensor, mask: Tensor) -> Tensor:
-        later = mask.flip(1).cumsum(dim=1).flip(1)  # real observations from here on, this one included
-        return (mask & (later == 1)).to(c.dtype)
+        at = torch.arange(mask.shape[1], device=mask.device)
+        return (at == mask.sum(dim=1, keepdim=True) - 1).to(c.dtype)
 
 
 def make_pooling(kind: str, d_model: int) -> Pooling:

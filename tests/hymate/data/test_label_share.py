@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,14 @@ def test_nothing_else_changes(pooled: PooledData) -> None:
     assert (hidden.labels[seen] == pooled.labels[seen]).all()
     assert hidden.labels.dtype == np.float32
     assert hide_labels(pooled, 1.0, seed=0) is pooled
+
+
+def test_further_labels_are_hidden_with_the_label(pooled: PooledData) -> None:
+    further = np.arange(2 * len(pooled.labels), dtype=np.float32).reshape(-1, 2)
+    hidden = hide_labels(replace(pooled, auxiliary=further), 0.25, seed=0)
+    gone = np.isnan(hidden.labels[:, 0])
+    assert np.isnan(hidden.auxiliary[gone]).all()
+    assert (hidden.auxiliary[~gone] == further[~gone]).all()
 
 
 def test_a_share_that_leaves_no_label_is_refused(pooled: PooledData) -> None:

@@ -26,6 +26,8 @@ from hymate.errors import InputFault
 from tests.client.coordinator import Coordinator, environment, free_port, superlink, until, write_certificates
 from tests.in_process import lay_out
 
+pytestmark = pytest.mark.deployment
+
 PROJECT = """
 [project]
 name = "foreign"

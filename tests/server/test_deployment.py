@@ -19,6 +19,8 @@ import pytest
 from server.control import study_bundle
 from tests.server.deployed import Deployed, started_by_servers, write_key
 
+pytestmark = pytest.mark.deployment
+
 Build = Callable[..., Deployed]
 
 

@@ -315,3 +315,9 @@ class FinetuneConfig(OptimiserConfig):
     """Share by which each label moves towards the training stays' mean label."""
     auxiliary: AuxiliaryConfig | None = None
     soft_labels: SoftLabelsConfig | None = None
+
+    def weight_of_positives(self, balanced: float) -> float:
+        """How often a positive counts, where there are `balanced` negatives per positive."""
+        if self.positive_weight == "balanced":
+            return balanced
+        return 1.0 if self.positive_weight == "none" else self.positive_weight

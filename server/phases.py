@@ -188,7 +188,7 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
     study = run.study
     algorithm = make_algorithm(study.strategy.name, study.strategy.settings)
     stopping = EarlyStopping(study.finetune.patience)
-    balance = positive_weight(run.federation.descriptions)
+    balance = study.finetune.weight_of_positives(positive_weight(run.federation.descriptions))
     best, best_round, done, ended = weights, 0, 0, False
     lengths = LengthCheck(study.participation.norm_factor)
     saved = run.checkpoints.latest("finetune")

@@ -25,6 +25,7 @@ from hymate.data.cohort.config import SyntheticConfig
 from hymate.data.mapping import with_mapping_lines
 from hymate.overrides import apply_overrides
 from hymate.protocol import StrategyConfig
+from hymate.train.demands import demand_parts, refuse_in_federation
 from server.federation_config import FederationConfig
 from server.participation import ParticipationConfig
 from strategies.registry import make_algorithm
@@ -107,6 +108,12 @@ class StudyConfig(Frozen):
             raise ValueError(
                 f"task.kind {self.task.kind} is for `hymate train`; a federation learns binary ones"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _training_is_a_federation_s(self) -> StudyConfig:
+        demand_parts(self.model, self.task, self.pretrain, self.finetune)
+        refuse_in_federation(self.pretrain, self.finetune)
         return self
 
 

@@ -76,10 +76,7 @@ def auxiliary_target(
 def widen(model: SequenceModel, further: int, seed: int) -> None:
     """Give the head `further` more outputs; those it has keep their weights."""
     head = _head(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        wide = ClassificationHead(head.out.in_features, head.out.out_features + further)
-    wide = wide.to(head.out.weight.device)
+    wide = _new_head(head, further, seed)
     with torch.no_grad():
         wide.out.weight[: head.out.out_features] = head.out.weight
         wide.out.bias[: head.out.out_features] = head.out.bias
@@ -90,11 +87,18 @@ def narrow(model: SequenceModel, further: int) -> None:
     """Take the last `further` outputs away again."""
     head = _head(model)
     kept = head.out.out_features - further
-    small = ClassificationHead(head.out.in_features, kept).to(head.out.weight.device)
+    small = _new_head(head, -further, seed=0)
     with torch.no_grad():
         small.out.weight.copy_(head.out.weight[:kept])
         small.out.bias.copy_(head.out.bias[:kept])
     model.classification_head = small
+
+
+def _new_head(like: ClassificationHead, further: int, seed: int) -> ClassificationHead:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = ClassificationHead(like.out.in_features, like.out.out_features + further)
+    return head.to(like.out.weight.device)
 
 
 def _head(model: SequenceModel) -> ClassificationHead:

@@ -155,7 +155,7 @@ def target_of(
     if task.kind == "multilabel":
         assert labels is not None  # whoever makes the store of several label sets makes these
         balanced = (class_weight(column) for column in labels[train].T)
-        weights = tuple(positive_weight(finetune, weight) for weight in balanced)
+        weights = tuple(finetune.weight_of_positives(weight) for weight in balanced)
         return Multilabel(labels, weights, smoothed(labels, train, finetune.label_smoothing))
     if task.kind == "regression":
         known = store.label[train].astype(np.float64)
@@ -165,15 +165,8 @@ def target_of(
     if soft is not None and finetune.soft_labels is not None:
         share = np.float32(finetune.soft_labels.share)
         learned = np.where(np.isnan(soft), learned, (1 - share) * learned + share * soft).astype(np.float32)
-    weight = positive_weight(finetune, class_weight(store.label[train]))
+    weight = finetune.weight_of_positives(class_weight(store.label[train]))
     return Binary(store.label, weight, smoothed(learned, train, finetune.label_smoothing))
-
-
-def positive_weight(finetune: FinetuneConfig, balanced: float) -> float:
-    """How often a positive counts, where `balanced` negatives come on each."""
-    if finetune.positive_weight == "balanced":
-        return balanced
-    return 1.0 if finetune.positive_weight == "none" else finetune.positive_weight
 
 
 def criterion_of(tuning: Tuning) -> Criterion:

@@ -47,7 +47,7 @@ class Trained:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     folder = tmp_path_factory.mktemp("explained")
-    cohort = SyntheticConfig(hospitals=1, stays=800, base="alike", decoys=2, signal=6.0)
+    cohort = SyntheticConfig(hospitals=1, stays=1000, base="alike", decoys=2, signal=6.0)
     write_cohort(Cohort(cohort), folder / "cohort")
     data = folder / "cohort" / "hospital_1"
     dataset = MedsDataset.open(data)

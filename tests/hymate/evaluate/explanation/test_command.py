@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hymate.evaluate.explanation.local import explain_stay
 from hymate.evaluate.explanation.overall import OverallSettings, explain_overall
 from hymate.evaluate.explanation.palette import LIGHT, as_svg
 from hymate.evaluate.explanation.picture import draw_stay, effect
-from hymate.evaluate.explanation.stays import descriptions
+from hymate.evaluate.explanation.stays import descriptions, stay_of
 from hymate.evaluate.explanation.units import measured_value
 from hymate.model.config import GRUConfig
 from hymate.train.prediction import predicted_values
@@ -112,17 +113,22 @@ def test_the_picture_says_which_way_by_colour_and_shape(trained: Trained) -> Non
     assert svg == as_svg(draw_stay(explained, LIGHT)).decode()
 
 
-def test_a_stay_without_a_label(trained: Trained, tmp_path: Path, capsys: Capture) -> None:
+def test_a_stay_without_a_label(trained: Trained) -> None:
     """Named by its prediction time: the same record a minute later is hardly another answer."""
     who = subject(trained)
-    common = ("--model", trained.run, "--data", trained.data, "--subject", who, "--json")
-    assert hymate(*common, "--out", tmp_path / "a") == 0
-    first = json.loads(capsys.readouterr().out)
-    later = np.datetime64(first["prediction_time"]) + np.timedelta64(1, "m")
-    assert hymate(*common, "--out", tmp_path / "b", "--prediction-time", later.astype("datetime64[s]")) == 0
-    second = json.loads(capsys.readouterr().out)
-    assert second["prediction_time"] != first["prediction_time"]
-    assert second["output"] == pytest.approx(first["output"], abs=0.3)
+    answers: list[float] = []
+    times: list[datetime] = []
+    for minutes in (None, 0, 1):
+        when = None if minutes is None else times[0] + timedelta(minutes=minutes)
+        with stay_of(trained.saved, trained.data, who, when) as store:
+            assert len(store) == 1
+            explained = explain_stay(trained.saved, store, 0)
+            assert explained.subject_id == who
+            answers.append(explained.output)
+            times.append(explained.prediction_time)
+    assert answers[0] == answers[1]
+    assert times[2] - times[0] == timedelta(minutes=1)
+    assert answers[2] == pytest.approx(answers[0], abs=0.3)
 
 
 def test_over_many_stays(trained: Trained, tmp_path: Path, capsys: Capture) -> None:
@@ -147,15 +153,15 @@ def test_over_many_stays(trained: Trained, tmp_path: Path, capsys: Capture) -> N
         assert str(who) not in everything
 
 
-def overall(trained: Trained, min_cell: int, stays: int = 60) -> dict[str, Any]:
+def overall(trained: Trained, min_cell: int, stays: int = 40) -> dict[str, Any]:
     settings = OverallSettings(stays=stays, min_cell=min_cell, bootstrap=BootstrapSettings(0))
     return explain_overall(trained.saved, trained.store, settings).to_json()
 
 
 def test_nothing_of_few_subjects_is_shown(trained: Trained) -> None:
     """Counted here from the store itself."""
-    everything, careful = overall(trained, 1), overall(trained, 55)
-    drawn = np.random.default_rng(0).permutation(trained.store.rows("held_out"))[:60]
+    everything, careful = overall(trained, 1), overall(trained, 36)
+    drawn = np.random.default_rng(0).permutation(trained.store.rows("held_out"))[:40]
     has = dict.fromkeys(trained.saved.vocabulary.index, 0)
     for row in drawn:
         place = slice(trained.store.offset[row], trained.store.offset[row + 1])
@@ -164,11 +170,11 @@ def test_nothing_of_few_subjects_is_shown(trained: Trained) -> None:
     assert {each["code"] for each in everything["features"]} == set(has)
     assert {each["code"]: each["subjects"] for each in everything["features"]} == has
     shown = {each["code"]: each for each in careful["features"]}
-    assert set(shown) == {code for code, people in has.items() if people >= 55}
+    assert set(shown) == {code for code, people in has.items() if people >= 36}
     assert 0 < len(shown) < len(has)
     for code, each in shown.items():
         # All but a few: how many would tell who has not.
-        assert each["subjects"] == (60 if has[code] == 60 else None)
+        assert each["subjects"] == (40 if has[code] == 40 else None)
     cells = [cell for each in careful["features"] for cell in each["by_time"]]
     assert None in cells
     assert careful["withheld"] == len(everything["features"]) + len(everything["static"]) - len(shown) - len(
@@ -177,8 +183,8 @@ def test_nothing_of_few_subjects_is_shown(trained: Trained) -> None:
 
 
 def test_too_few_subjects_in_all_is_refused(trained: Trained) -> None:
-    with pytest.raises(InputFault, match="fewer than 61 subjects"):
-        overall(trained, 61)
+    with pytest.raises(InputFault, match="fewer than 41 subjects"):
+        overall(trained, 41)
 
 
 def test_time_is_cut_into_equal_intervals(trained: Trained) -> None:
@@ -205,7 +211,7 @@ def test_a_baseline_gets_integrated_gradients_only(trained: Trained, tmp_path: P
     assert "attention_caveat" not in told
     assert told["features"][0]["observations"][0]["attention"] is None
     assert "it has no attention to show" in (out / "explanation.html").read_text()
-    assert hymate(*common, "--global", *QUICK) == 0
+    assert hymate(*common, "--global", "--stays", 10, "--bootstrap", 0) == 0
 
 
 def test_a_number_is_explained_in_its_own_unit(trained: Trained) -> None:
@@ -224,7 +230,7 @@ def test_a_number_is_explained_in_its_own_unit(trained: Trained) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--subject", 7), r"--subject 7: is none of the 800 subjects in .*; check the number"),
+        (("--subject", 7), r"--subject 7: is none of the 1,000 subjects in .*; check the number"),
         (("--subject", "WHO", "--global"), "are both given"),
         ((), "are both missing"),
         (("--subject", "WHO", "--label", "x"), "did not learn 'x'; it learned in_hospital_mortality"),

@@ -14,6 +14,8 @@ from hymate.evaluate.metrics import auroc
 from hymate.train.saved_model import SavedModel
 from tests.hymate.evaluate.explanation.conftest import Trained
 
+pytestmark = pytest.mark.trained
+
 Floats = NDArray[np.float64]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -71,9 +72,34 @@ def nothing_left() -> Any:
         time.sleep(0.5)
 
 
+def killed_and_resumed(folder: Path) -> dict[str, Any]:
+    """The report of a run that lost its command, SuperLink, ServerApp and Ray after the first round."""
+    command = [*COMMAND, "--config", str(write_study(folder)), "--out", str(folder / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (folder / "run" / "checkpoints" / "pretrain-00001.safetensors").is_file():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    marks = {started.environ()[MARK] for started in psutil.Process(process.pid).children()}
+    process.kill()
+    for started in started_here():
+        with contextlib.suppress(psutil.Error):
+            if started.environ()[MARK] in marks:  # and no other launch on this machine
+                started.kill()
+    process.wait()
+    refused = simulate(folder)
+    assert refused.returncode == 2
+    assert "add --resume to go on with it" in refused.stderr
+    done = simulate(folder, "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "going on after" in done.stderr
+    return dict(json.loads(done.stdout))
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_left")
-def test_the_same_seed_gives_the_same_numbers_with_one_worker_or_two(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_numbers_with_one_worker_or_two_or_killed(tmp_path: Path) -> None:
     reports = []
     for workers in (1, 2):
         folder = tmp_path / str(workers)
@@ -90,6 +116,10 @@ def test_the_same_seed_gives_the_same_numbers_with_one_worker_or_two(tmp_path: P
         assert list((run / "tensorboard").iterdir())
     first, second = ({k: v for k, v in report.items() if k != "timings"} for report in reports)
     assert first == second
+    resumed = killed_and_resumed(tmp_path)
+    assert {**resumed, "participation": {}, "timings": {}} == {**first, "participation": {}, "timings": {}}
+    weights = [(tmp_path / run / "model" / "weights.safetensors").read_bytes() for run in ("1/run", "run")]
+    assert weights[0] == weights[1]
     assert set(first["sites"]) == {"hospital_1", "hospital_2", "hospital_3"}
     assert first["sites"].keys() == first["local"].keys()
     assert first["pooled"]["n"] == sum(site["n"] for site in first["sites"].values())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hymate.data.batching import TripletBatch
+from hymate.evaluate.explanation.pathway import members_of
 from hymate.model.attention import FusionAttention
 from hymate.model.sequence_model import SequenceModel
 
@@ -27,7 +28,19 @@ CAVEAT = (
 
 
 def fusion_weights(model: SequenceModel, batch: TripletBatch) -> NDArray[np.float64] | None:
-    """(B, L), each row's sum 1 (0 without observations); None where the model has no fusion attention."""
+    """(B, L), each row's sum 1 (0 without observations); of an ensemble, the members' mean.
+
+    None where the model has no fusion attention.
+    """
+    found = [_weights(member, batch) for member in members_of(model)]
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
+        return None
+    mean: NDArray[np.float64] = np.mean(known, axis=0)
+    return mean
+
+
+def _weights(model: SequenceModel, batch: TripletBatch) -> NDArray[np.float64] | None:
     fusion = getattr(model, "fusion", None)
     if not isinstance(fusion, FusionAttention):
         return None

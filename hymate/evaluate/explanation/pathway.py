@@ -20,14 +20,14 @@ training. Why two parts: "was measured" and "was high" are different things to t
 path the sum is complete (same paper, proposition 1, remark 2).
 
     B, L, V, S   stays, padded length, codes, demographics
-    d            width of the triplet embedding
+    d            width of the triplet embedding; of an ensemble, of all members' side by side
     P            figures of a code in the summary branch, over all its windows
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -36,10 +36,12 @@ from torch import Tensor, nn
 from hymate.data.batching import TripletBatch
 from hymate.evaluate.explanation.sharing import shared
 from hymate.model.embedding import CodeValueTokens, ObservationEmbedding
+from hymate.model.ensemble import Ensemble
 from hymate.model.hymate import HyMaTE
 from hymate.model.sequence_model import SequenceModel
 
 Answer = Callable[..., Tensor]
+Embed = Callable[[ObservationEmbedding, TripletBatch, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -68,23 +70,25 @@ class Pathway:
         """codes: V."""
         self.model = model
         self.codes = codes
-        embedding = getattr(model, "embedding", None)
-        self.embedding = embedding if isinstance(embedding, ObservationEmbedding) else None
+        self.members = members_of(model)
+        found = [getattr(member, "embedding", None) for member in self.members]
+        self.embeddings = [each for each in found if isinstance(each, ObservationEmbedding)]
 
     @property
     def explains_measuring(self) -> bool:
         """Whether part 1 exists."""
-        return self.embedding is not None
+        return bool(self.embeddings)
 
     def parts(self, batch: TripletBatch) -> tuple[Part, ...]:
         """Part 1, if there is one, and part 2."""
         midway = replace(batch, value=torch.zeros_like(batch.value))
-        if self.embedding is None:
+        if not self.embeddings:
             return (self._found(batch, midway, None),)
         unknown = replace(midway, static=torch.zeros_like(batch.static))
         with torch.no_grad():
-            begin, end = _nothing_in_particular(self.embedding, batch, self.codes), self.embedding(midway)
-            last = self.embedding(batch) if isinstance(self.embedding, CodeValueTokens) else None
+            begin, end = self._joined(_nothing_in_particular, batch), self._joined(_embedded, midway)
+            tokens = isinstance(self.embeddings[0], CodeValueTokens)
+            last = self._joined(_embedded, batch) if tokens else None
         figures = self._figures(unknown)
         inputs = {"observations": (begin, end)}
         if figures is not None:
@@ -121,20 +125,40 @@ class Pathway:
         ends = tuple(inputs.values())
         return Part(names, tuple(a for a, _ in ends), tuple(b for _, b in ends), context, answer)
 
+    def _joined(self, embed: Embed, batch: TripletBatch) -> Tensor:
+        """The members' embeddings of the observations side by side, (B, L, d x members)."""
+        return torch.cat([embed(each, batch, self.codes) for each in self.embeddings], dim=-1)
+
     def _figures(self, batch: TripletBatch) -> Tensor | None:
-        return self.model.figures(batch) if isinstance(self.model, HyMaTE) else None
+        """The same for all members: they differ by seed alone."""
+        first = self.members[0]
+        return first.figures(batch) if isinstance(first, HyMaTE) else None
 
     def to_observations(self, amounts: Tensor, batch: TripletBatch) -> Tensor:
         """Attributions of "figures" (B, V + 1, P) by the observations they were made of, (B, L)."""
-        assert isinstance(self.model, HyMaTE)
-        assert self.model.summary is not None
-        return shared(amounts, batch, self.model.embedding.clipped(batch.value), self.model.summary)
+        first = self.members[0]
+        assert isinstance(first, HyMaTE)
+        assert first.summary is not None
+        return shared(amounts, batch, first.embedding.clipped(batch.value), first.summary)
 
     def _answer(self, batch: TripletBatch, e: Tensor | None, figures: Tensor | None) -> Tensor:
-        with _giving(self.embedding if e is not None else None, e):
-            if isinstance(self.model, HyMaTE):
-                return self.model.classify_pooled(self.model.pool(batch), batch.static, figures)
+        with ExitStack() as given:
+            if e is not None:
+                for embedding, own in zip(
+                    self.embeddings, e.chunk(len(self.embeddings), dim=-1), strict=True
+                ):
+                    given.enter_context(_giving(embedding, own))
+            if figures is not None:
+                for member in self.members:
+                    given.enter_context(_giving_figures(member, figures))
             return self.model.classify(batch)
+
+
+def members_of(model: SequenceModel) -> list[SequenceModel]:
+    """The models that an ensemble's answer is the mean of; else the model itself."""
+    if not isinstance(model, Ensemble):
+        return [model]
+    return [member for member in model.members if isinstance(member, SequenceModel)]
 
 
 def reference_words(explains_measuring: bool) -> str:
@@ -145,6 +169,11 @@ def reference_words(explains_measuring: bool) -> str:
             "patient"
         )
     return "the stay with every value at its average, and an average patient"
+
+
+def _embedded(embedding: ObservationEmbedding, batch: TripletBatch, _: int) -> Tensor:
+    e: Tensor = embedding(batch)
+    return e
 
 
 def _nothing_in_particular(embedding: ObservationEmbedding, batch: TripletBatch, vocabulary: int) -> Tensor:
@@ -167,13 +196,20 @@ def _batch(time: Tensor, code: Tensor, value: Tensor, mask: Tensor, static: Tens
 
 
 @contextmanager
-def _giving(module: nn.Module | None, output: Tensor | None) -> Iterator[None]:
-    """Within, `module` answers `output`; None: nothing changes."""
-    if module is None:
-        yield
-        return
+def _giving(module: nn.Module, output: Tensor) -> Iterator[None]:
+    """Within, `module` answers `output`."""
     handle = module.register_forward_hook(lambda *_: output)
     try:
         yield
     finally:
         handle.remove()
+
+
+@contextmanager
+def _giving_figures(model: SequenceModel, figures: Tensor) -> Iterator[None]:
+    """Within, the model's summary branch reads `figures`."""
+    model.__dict__["figures"] = lambda _: figures  # before the class' method
+    try:
+        yield
+    finally:
+        del model.__dict__["figures"]

@@ -16,6 +16,7 @@ from hymate.evaluate.explanation.attribution import integrated_gradients
 from hymate.evaluate.explanation.pathway import Pathway
 from hymate.evaluate.explanation.sharing import shared
 from hymate.model.config import GRUConfig, GRUDConfig, InterpNetConfig, MambaConfig, STraTSConfig
+from hymate.model.ensemble import Ensemble
 from hymate.model.heads import ClassificationHead
 from hymate.model.hymate import HyMaTE
 from hymate.model.registry import build
@@ -124,6 +125,25 @@ def test_one_of_several_labels() -> None:
         assert total == pytest.approx(found.output - found.reference, abs=2e-3)
 
 
+@pytest.mark.parametrize("of_probabilities", [True, False])
+def test_an_ensemble_is_explained_as_one_model(of_probabilities: bool) -> None:
+    members = [model(hymate(**FULL), seed) for seed in (3, 4)]
+    both = Ensemble(members, of_probabilities=of_probabilities).eval()
+    found = integrated_gradients(Pathway(both, CODES), BATCH, target=None)
+    with torch.no_grad():
+        assert found.output == pytest.approx(both.classify(BATCH).double().numpy(), abs=1e-5)
+    total = found.measured.sum(1) + found.found.sum(1) + found.static.sum(1)
+    assert total == pytest.approx(found.output - found.reference, abs=2e-3)
+    assert np.abs(found.measured).max() > 1e-3
+    apart = [integrated_gradients(Pathway(member, CODES), BATCH, target=None) for member in members]
+    if not of_probabilities:  # then the answer is the mean, and attributions are linear in it
+        assert found.measured == pytest.approx((apart[0].measured + apart[1].measured) / 2, abs=1e-3)
+        assert found.found == pytest.approx((apart[0].found + apart[1].found) / 2, abs=1e-3)
+        assert found.summary == pytest.approx((apart[0].summary + apart[1].summary) / 2, abs=1e-3)
+    weights = [fusion_weights(each, BATCH) for each in (both, *members)]
+    assert weights[0] == pytest.approx((weights[1] + weights[2]) / 2)  # type: ignore[operator]
+
+
 def test_the_reference_knows_neither_codes_nor_values_nor_the_patient() -> None:
     pathway = Pathway(model(hymate(**FULL)), CODES)
     rng = torch.Generator().manual_seed(0)
@@ -195,4 +215,5 @@ def test_nothing_of_the_model_is_changed() -> None:
     fusion_weights(made, BATCH)
     assert all(torch.equal(before[name], tensor) for name, tensor in made.state_dict().items())
     assert all(parameter.grad is None for parameter in made.parameters())
+    assert "figures" not in vars(made)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in made.modules())

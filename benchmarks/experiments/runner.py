@@ -11,10 +11,10 @@ import fcntl
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic, sleep
 
 from benchmarks.experiments.runs import Run, commit_now
 from hymate.errors import InputFault
@@ -85,7 +85,7 @@ class Runner:
         try:
             while self._pending or self._active:
                 self._start_some()
-                time.sleep(POLL_SECONDS)
+                sleep(POLL_SECONDS)
                 self._look()
         finally:
             self._stop_all()
@@ -123,7 +123,7 @@ class Runner:
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=environment
             )
         how = "goes on" if begun else "shares its pretraining" if source else "begins"
-        now = time.monotonic()
+        now = monotonic()
         self._active.append(_Training(run, process, now, now))
         self._say(f"  {run.row}, {run.replicate}: {how} ({run.beside('log')})")
 
@@ -131,7 +131,7 @@ class Runner:
         """What has ended, and how far the others are."""
         for training in list(self._active):
             code, run = training.process.poll(), training.run
-            now = time.monotonic()
+            now = monotonic()
             if code is None:
                 if now - training.told > TOLD_EVERY_SECONDS:
                     training.told = now

@@ -187,15 +187,16 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
     def sleep(_: float) -> None:
         if run.last_round().get("phase") == "finetune":
             raise KeyboardInterrupt
+        time.sleep(0.01)
 
     with monkeypatch.context() as patch:
-        patch.setattr(time, "sleep", sleep)
+        patch.setattr(runner_module, "sleep", sleep)
         with pytest.raises(KeyboardInterrupt):
             Runner("tiny", [run], 1, print).go()
     assert run.state() == "begun"
     said: list[str] = []
     outcome = Runner("tiny", [run], 1, said.append).go()
-    assert outcome.finished == [run]
+    assert (outcome.faults, outcome.finished) == ([], [run])
     assert f"  whole, seed 0: goes on ({run.beside('log')})" in said
     assert weights(run) == weights(place.run("whole"))
 
@@ -262,7 +263,7 @@ def test_two_at_once_never_pretrain_the_same(
 
     monkeypatch.setattr(runner_module, "commit_now", lambda: "")
     monkeypatch.setattr(subprocess, "Popen", popen)
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(runner_module, "sleep", sleep)
     runs = [place.run(row, out) for row in ("whole", "half", "boosting")]
     with pytest.raises(KeyboardInterrupt):
         Runner("tiny", runs, 3, print).go()

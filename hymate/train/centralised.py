@@ -97,7 +97,7 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
         vocabulary, store = run.vocabulary(), run.open_store(config)
         _note_threads(data, watcher)
         labels = run.labels()
-        target = _target(run, config, store, labels)
+        target = _target(run, config, store, labels, watcher)
         members: list[tuple[SavedModel, AloneResult]] = []
         for number in range(config.ensemble):
             own = config.model_copy(update={"seed": config.seed + number})
@@ -127,10 +127,17 @@ def train(run: RunFolder, watcher: Watcher) -> dict[str, Any]:
         return report
 
 
-def _target(run: RunFolder, config: TrainConfig, store: TripletStore, labels: NDArray[np.float32]) -> Target:
+def _target(
+    run: RunFolder,
+    config: TrainConfig,
+    store: TripletStore,
+    labels: NDArray[np.float32],
+    watcher: Watcher,
+) -> Target:
     """What all members learn."""
     soft, wanted = None, config.finetune.soft_labels
     if wanted is not None:
+        watcher.note(f"soft labels: boosting on {wanted.folds} folds of the training stays")
         soft = run.soft_labels(lambda: out_of_fold(store, wanted.folds, config.seed))
     target = target_of(store, config.task, labels, config.finetune, soft)
     if config.finetune.auxiliary is not None:

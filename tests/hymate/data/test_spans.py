@@ -14,15 +14,15 @@ from tests.hymate.train.planted import planted_store, store_of
 
 
 def hourly() -> TripletStore:
-    """Twenty stays measured every half hour for 48 h, and one measured once."""
-    times = [np.arange(0.25, 48.0, 0.5)] * 20 + [np.array([24.0])]
+    """Twenty stays measured every half hour for 48 h, and twenty measured once."""
+    times = [np.arange(0.25, 48.0, 0.5)] * 20 + [np.array([24.0])] * 20
     return store_of(
         times,
         [np.ones(len(time), np.int64) for time in times],
         [np.zeros(len(time)) for time in times],
-        label=np.zeros(21, np.float32),
-        split=np.zeros(21, np.int8),
-        static=np.zeros((21, 2)),
+        label=np.zeros(40, np.float32),
+        split=np.zeros(40, np.int8),
+        static=np.zeros((40, 2)),
     )
 
 
@@ -30,10 +30,10 @@ def test_one_span_of_each_stay_is_hidden_and_a_stay_is_never_emptied() -> None:
     store, begins = hourly(), set()
     for number in range(5):
         rng = np.random.default_rng(number)
-        for batch in training_batches(store, np.arange(21), 4, rng, 0.0, span_hours=6.0):
+        for batch in training_batches(store, np.arange(40), 4, rng, 0.0, span_hours=6.0):
             for stay, row in enumerate(batch.row.tolist()):
                 seen = batch.time[stay][batch.mask[stay]].numpy()
-                if row == 20:
+                if row >= 20:
                     assert seen.tolist() == [24.0]
                     continue
                 missing = np.setdiff1d(np.arange(0.25, 48.0, 0.5).astype(np.float32), seen)
@@ -61,10 +61,10 @@ def test_without_a_span_nothing_is_drawn_for_it() -> None:
 def test_every_stay_is_cut_as_often_as_asked(windows: int) -> None:
     store = hourly()
     config = PretrainConfig(windows_per_stay=windows, batch_size=8, variable_dropout=0.0)
-    batches = list(forecast_batches(store, np.arange(21), config, np.random.default_rng(0)))
+    batches = list(forecast_batches(store, np.arange(40), config, np.random.default_rng(0)))
     rows = Counter(row for batch in batches for row in batch.input.row.tolist())
     assert rows == dict.fromkeys(range(20), windows)
-    assert forecast_stays(store, np.arange(21), config) == 20
+    assert forecast_stays(store, np.arange(40), config) == 20
     assert len(batches) == -(-20 * windows // 8)
     cuts = [int(n) for batch in batches for n in batch.input.mask.sum(dim=1)]
     assert len(set(cuts)) > 10  # each at a time of its own

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from hymate.evaluate.metrics import auroc
-from hymate.train.alone import train_alone
+from hymate.model.hymate import HyMaTE
+from hymate.train.alone import Progress, train_alone
 from hymate.train.averaging import Average, averaged
 from hymate.train.loop import finetune_epochs, labelled, make_optimiser, score
-from tests.hymate.train.planted import FINETUNE, PRETRAIN, new_model, planted_store
+from tests.hymate.train.planted import FINETUNE, MODEL, PRETRAIN, new_model, planted_store
 
 NOTHING = PRETRAIN.model_copy(update={"rounds": 0})
 
@@ -67,3 +70,25 @@ def test_what_is_kept_is_the_mean() -> None:
     assert not torch.equal(plain.norm.weight, mean.norm.weight)
     rows = labelled(store, "tuning")
     assert auroc(store.label[rows].astype(float), score(mean, store, rows)) == result.tuning.auroc
+
+
+def test_the_next_phase_begins_with_the_mean() -> None:
+    """Rounds that hardly learn show what they began with: what was told of at the end of the phase before."""
+    store = planted_store(train=24, tuning=16)
+    config = MODEL.model_copy(update={"d_summary": 4})
+    pretrain = PRETRAIN.model_copy(update={"rounds": 2, "ema": 0.9, "learning_rate": 0.02})
+    still = FINETUNE.model_copy(update={"rounds": 1, "learning_rate": 1e-12, "weight_decay": 0.0})
+    for warm in (0, 3):
+        model = new_model(config=config)
+        told: dict[str, Any] = {}
+
+        def keep(progress: Progress, model: HyMaTE = model, told: dict[str, Any] = told) -> None:
+            told[progress.phase] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+        settings = still.model_copy(update={"warm_epochs": warm, "warm_learning_rate": 0.02, "ema": 0.9})
+        train_alone(store, model, pretrain, settings, 0, on_progress=keep)
+        assert torch.allclose(model.norm.weight, told["pretrain"]["norm.weight"], atol=1e-7)
+        if warm:
+            name = "classification_head.out.weight"
+            assert torch.allclose(model.state_dict()[name], told["warm"][name], atol=1e-7)
+            assert not torch.allclose(told["warm"][name], told["pretrain"][name], atol=1e-3)

@@ -283,7 +283,10 @@ def _judge(message: Message, step: Step, site: str) -> tuple[str, str, Reply[Any
     except InputFault as fault:
         return "quarantined", str(fault), None
     reply = Reply(str(getattr(record, "site", site)), record, message)
-    fault_found = step.accept(reply)
+    try:
+        fault_found = step.accept(reply)
+    except InputFault as fault:
+        fault_found = str(fault)
     if fault_found:
         return "quarantined", fault_found, None
     return "replied", "", reply

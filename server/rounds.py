@@ -33,7 +33,7 @@ from server.participation import ParticipationConfig
 from server.roster import Roster
 from strategies.base import Algorithm
 from strategies.screening import LengthCheck, fault_of, length
-from strategies.wire import pack, pack_config, pack_weights, unpack_weights
+from strategies.wire import joined, named, pack, pack_config, pack_weights, unpack_weights
 
 Weights = Mapping[str, NDArray[np.generic]]
 Record = TypeVar("Record", bound=BaseModel)
@@ -134,7 +134,7 @@ class Federation:
 
         def configure(nodes: list[int]) -> None:
             for message in algorithm.configure_train(server_round, arrays, config, self._view(nodes)):
-                contents[message.metadata.dst_node_id] = message.content
+                contents[message.metadata.dst_node_id] = joined(message.content)
 
         def step_for(node: int) -> Step:
             if node not in contents:  # it came after the round began
@@ -145,6 +145,8 @@ class Federation:
         phase = action.value.split(".")[1]
         valid = self._gather(phase, server_round, step_for, partial(_too_long, weights, lengths))
         lengths.remember(_lengths(weights, valid))
+        for reply in valid:
+            reply.message.content = named(reply.message.content)
         folded, _ = algorithm.aggregate_train(server_round, [reply.message for reply in valid])
         assert folded is not None  # a round has at least one reply
         return {name: array.numpy() for name, array in folded.items()}, valid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from pydantic import BaseModel
 
@@ -31,7 +31,19 @@ from hymate.protocol import (
     StrategyConfig,
     TrainReply,
 )
-from strategies.wire import SiteRefused, pack, unpack, unpack_weights
+from strategies.wire import (
+    ARRAYS,
+    CONFIG,
+    LAYOUT,
+    SiteRefused,
+    joined,
+    named,
+    pack,
+    pack_config,
+    pack_weights,
+    unpack,
+    unpack_weights,
+)
 
 TRAINING = {
     "study": "s",
@@ -78,20 +90,75 @@ def test_records_survive(record: BaseModel) -> None:
     assert unpack(over_the_wire(pack(record)), type(record)) == record
 
 
-def test_weights_survive_bit_for_bit() -> None:
+def some_weights() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    weights = {
+    return {
         "z": rng.normal(size=(2, 3)).astype(np.float32),
         "a": np.array([np.float32(1e-42), np.nan, -0.0], dtype=np.float32),
+        "count": np.array([2**62 + 1, -1]),
         "scalar": np.array(3.0, dtype=np.float32),
         "empty": np.zeros((0, 4), dtype=np.float32),
+        "turned": rng.normal(size=(3, 2)).T,
     }
+
+
+def test_weights_survive_bit_for_bit() -> None:
+    weights = some_weights()
     back = unpack_weights(over_the_wire(pack(RECORDS[0], weights)))
     assert list(back) == list(weights)
     for name, array in weights.items():
         assert back[name].shape == array.shape
         assert back[name].dtype == array.dtype
         assert back[name].tobytes() == array.tobytes()
+
+
+def test_weights_travel_as_one_array_of_each_type() -> None:
+    content = pack(RECORDS[0], some_weights())
+    assert sorted(content.array_records[ARRAYS]) == ["float32", "float64", "int64"]
+    assert unpack(content, type(RECORDS[0])) == RECORDS[0]
+
+
+def test_a_strategy_sees_named_arrays_and_what_it_sends_is_joined() -> None:
+    weights = some_weights()
+    plain = RecordDict({ARRAYS: pack_weights(weights), CONFIG: pack_config(RECORDS[0])})
+    back = named(over_the_wire(joined(plain)))
+    assert list(back.array_records[ARRAYS]) == list(weights)
+    assert back.config_records[CONFIG] == plain.config_records[CONFIG]
+    for name, array in weights.items():
+        assert back.array_records[ARRAYS][name].numpy().tobytes() == array.tobytes()
+    assert named(plain) is plain
+    assert joined(pack(RECORDS[0])).keys() == {CONFIG}
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "no JSON",
+        "7",
+        "null",
+        "[]",
+        '["a"]',
+        '[["a", "float32", [3]]]',
+        '[["a", "float32", [5]]]',
+        '[["a", "float64", [4]]]',
+        '[["a", "float32", [2, "2"]]]',
+        '[["a", "float32", [2]], ["a", "float32", [2]]]',
+        '[["a", "float32", [99999999999999999999]]]',
+        '[["a", ["float32"], [4]]]',
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(layout: str) -> None:
+    content = pack(RECORDS[0], {"a": np.zeros(4, np.float32)})
+    content.config_records[CONFIG][LAYOUT] = layout
+    with pytest.raises(InputFault, match="cannot be read"):
+        unpack_weights(content)
+
+
+@pytest.mark.parametrize("stored", [b"", b"PK\x03\x04", b"\x80\x04N.", b"\x93NUMPY\x01\x00"])
+def test_bytes_that_are_no_array_are_refused(stored: bytes) -> None:
+    array = Array("float32", (1,), "numpy.ndarray", stored)
+    with pytest.raises(InputFault, match="cannot be read"):
+        unpack_weights(RecordDict({ARRAYS: ArrayRecord({"a": array})}))
 
 
 def test_a_refusal_is_raised_with_its_reason() -> None:

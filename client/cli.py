@@ -137,11 +137,15 @@ def keygen(
     """
     import re
 
-    from client.keygen import make_key
-
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}", name):
         raise typer.BadParameter("letters, digits, - and _ only", param_hint="--name")
-    made = make_key(out, name)
+    _make_key(out, name)
+
+
+def _make_key(folder: Path, name: str) -> None:
+    from client.keygen import make_key
+
+    made = make_key(folder, name)
     print(f"private key  {made.private}  (stays here: `key` of the site file)")
     print(f"public key   {made.public}  (send it to the coordinator)")
     print(f"fingerprint  {made.fingerprint}")
@@ -150,17 +154,46 @@ def keygen(
 @client_app.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for site.yaml; made if missing.")],
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The site's MEDS data set.")] = None,
+    coordinator: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Whom the site calls.")] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="ca.crt, as the coordinator sent it.")
+    ] = None,
+    health: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the running client answers health checks.  [default: 127.0.0.1:9094]",
+        ),
+    ] = None,
+    with_key: Annotated[bool, typer.Option("--keygen", help="Make the site's key, too.")] = False,
 ) -> None:
-    """Begin a site: a commented site file that passes `check` once its paths are filled in.
+    """Begin a site: a commented site file that passes `check` once what it marks is filled in.
 
-    Example:
+    Examples:
 
         hymate-client init north
+
+        hymate-client init north --data /data/meds --coordinator c.example.org:9092 --ca ca.crt --keygen
+
+    Options fill the file in; what they leave open is marked FILL IN. The site's name is the folder's.
     """
+    from client.site import load_site
     from client.starter import write_site_file
 
-    path = write_site_file(folder)
-    print(f"{path}: fill in what is marked FILL IN, then: hymate-client check --config {path}")
+    given = {
+        "data": data and str(data.resolve()),
+        "address": coordinator,
+        "ca": ca and str(ca.resolve()),
+        "health_address": health,
+    }
+    path = write_site_file(folder, {key: value for key, value in given.items() if value})
+    print(f"site file    {path}")
+    if with_key:
+        _make_key(folder, load_site(path).name)
+    if "FILL IN" in path.read_text(encoding="utf-8"):
+        print(f"Fill in what {path} marks FILL IN.")
+    print(f"Then: hymate-client check --config {path}")
 
 
 def main() -> int:

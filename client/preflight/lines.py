@@ -47,11 +47,14 @@ def fail(name: str, what: str, remedy: str) -> Line:
 
 
 def guarded(name: str, check: Callable[[], Iterable[Line]]) -> Iterator[Line]:
-    """The lines of a check; an `InputFault` in it becomes a failing line instead of an end."""
+    """The lines of a check; a fault in it becomes a failing line instead of an end."""
     try:
         yield from check()
     except InputFault as fault:
         yield fail(name, f"{fault.where}: {fault.what}", fault.remedy)
+    except OSError as fault:  # a folder that is none, a full disk, a permission
+        where = f"{fault.filename}: " if fault.filename else ""
+        yield fail(name, f"{where}{fault.strerror or fault}", "mend the folder or the file, then check again")
 
 
 def plural(count: int, noun: str) -> str:

@@ -22,6 +22,8 @@ CACHE_PER_DATA = 8
 LEAST_MEMORY_BYTES = GIB
 STEPS = 3
 BATCH = 32
+LONG_EPOCH_S = 3600.0
+"""How long a study waits for a round unless it says otherwise (`participation.deadline_minutes`)."""
 
 
 def check_folders(site: SiteConfig) -> Iterator[Line]:
@@ -168,12 +170,17 @@ def check_step(site: SiteConfig, task: str) -> Iterator[Line]:
             seconds.append(time.perf_counter() - began)
         del batch, store  # its arrays are mapped from the folder that goes
     step = min(seconds)
-    yield ok(
-        "training step",
-        f"{step:.3f} s for {min(BATCH, len(rows))} stays of {task}: about "
-        f"{step * math.ceil(len(rows) / BATCH):.0f} s an epoch of {plural(len(rows), 'stay')}; made ready in "
-        f"{prepared:.1f} s",
+    epoch = step * math.ceil(len(rows) / BATCH)
+    what = (
+        f"{step:.3f} s for {min(BATCH, len(rows))} stays of {task}: about {epoch:.0f} s an epoch of "
+        f"{plural(len(rows), 'stay')}; made ready in {prepared:.1f} s"
     )
+    if epoch > LONG_EPOCH_S:
+        yield warn(
+            "training step", what, "raise `threads`, or have the study raise participation.deadline_minutes"
+        )
+    else:
+        yield ok("training step", what)
 
 
 def _existing(folder: Path) -> Path:

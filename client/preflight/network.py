@@ -60,6 +60,7 @@ def check_coordinator(coordinator: Coordinator, key: Path | None, now: dt.dateti
 def check_health(coordinator: Coordinator) -> Iterator[Line]:
     """The coordinator's gRPC health service, where the site file names it."""
     if coordinator.health_address is None:
+        yield ok("health", "not asked: the site file has no `coordinator.health_address`")
         return
     found = trouble(coordinator.health_address, TIMEOUT_S)
     if not found:

@@ -7,7 +7,8 @@
   own verification refuses all others before anything of them is unpacked. What is refused is also
   emptied, so that nothing could run even if that verification were gone.
 - it asks for messages more often than every 3 s: the longer it has waited, the less often;
-- what becomes of the connection is told in plain lines.
+- what becomes of the connection is told in plain lines;
+- what a SuperNode that was killed could not do any more, the next one does (`client.unfinished`).
 
 flwr offers no public hook for these. `install` looks for every name it relies on and refuses to start
 where one is gone: a site never runs with half of its protection.
@@ -26,6 +27,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +46,7 @@ from client.approval import objection_to
 from client.journal import Event, note
 from client.keygen import fingerprint_of, public_key_of
 from client.site import FLOWER, SiteConfig, connection_of, load_site
+from client.unfinished import NOT_TAKEN, STARTED_ANEW, Unfinished, answering, leaving_first, settle
 from hymate.errors import InputFault
 
 ENTITY = "site"
@@ -63,6 +66,7 @@ _PARAMETERS = {
     ],
     "_verify_fab": ["fab", "trusted_entities"],
 }
+_CLIENT_CALLS = ("ActivateNode", "DeactivateNode")
 _RETRY_PARTS = ("on_success", "on_backoff", "should_giveup", "wait_gen_factory")
 
 Connection = tuple[Any, ...]
@@ -109,12 +113,14 @@ class Line:
         self._site = site
         self._address = address
         self._fingerprint = fingerprint
+        self._up = False
         self._down: str | None = None
         self._told = 0.0
 
     def up(self) -> None:
-        note(self._site, Event.CONNECTED, f"connected to {self._address}; waiting for work")
-        self._down = None
+        if not self._up:
+            note(self._site, Event.CONNECTED, f"connected to {self._address}; waiting for work")
+        self._up, self._down = True, None
 
     def works(self) -> None:
         """A call came through."""
@@ -123,6 +129,7 @@ class Line:
 
     def fails(self, fault: BaseException | None) -> None:
         cause = self._in_words(fault)
+        self._up = False
         if cause != self._down or time.monotonic() - self._told > REMIND_S:
             note(self._site, Event.WAITING, f"waiting for {self._address}: {cause}")
             self._down, self._told = cause, time.monotonic()
@@ -147,7 +154,7 @@ class Line:
         return f"not reachable ({text or type(fault).__name__}); trying again"
 
 
-def install(site: SiteConfig, approver: Approver, line: Line) -> None:
+def install(site: SiteConfig, approver: Approver, line: Line, unfinished: Unfinished) -> None:
     """Put the site's rules around Flower's connection.
 
     Raises:
@@ -161,18 +168,23 @@ def install(site: SiteConfig, approver: Approver, line: Line) -> None:
 
     @contextmanager
     def connection(*given: Any, **named: Any) -> Iterator[Connection]:
-        with original(*given, **named) as (number, receive, send, get_run, get_fab, *rest):
+        with original(*given, **named) as (number, receive, send, get_run, get_fab, pull, push, confirm):
             line.up()
+            unfinished.joined(number)
+            settle(unfinished, send, push, STARTED_ANEW)
             yield (
                 number,
-                _patient(receive),
-                send,
+                _patient(receive, unfinished, partial(settle, unfinished, send, push, NOT_TAKEN)),
+                answering(unfinished, send),
                 get_run,
                 lambda fab_hash, run_id: approver.judge(get_fab(fab_hash, run_id)),
-                *rest,
+                pull,
+                push,
+                confirm,
             )
 
     vars(transport)["make_simple_http_retry_invoker"] = retry
+    vars(transport)["FleetHttpClient"] = leaving_first(vars(transport)["FleetHttpClient"], unfinished)
     vars(node)["http_request_response"] = connection
     # The loop looks for a finished answer every 0.5 s; it may look more often.
     vars(node)["time"] = SimpleNamespace(sleep=lambda s: time.sleep(min(s, SHORTEST_WAIT_S)))
@@ -186,6 +198,8 @@ def demand_known_flwr() -> None:
         if name not in vars(node) or list(inspect.signature(vars(node)[name]).parameters) != parameters
     ]
     unknown += [name for name in ("FAB_VERIFICATION_ERROR", "time") if name not in vars(node)]
+    client = vars(transport).get("FleetHttpClient")
+    unknown += [f"FleetHttpClient.{name}" for name in _CLIENT_CALLS if not hasattr(client, name)]
     if "make_simple_http_retry_invoker" not in vars(transport):
         unknown.append("make_simple_http_retry_invoker")
     else:
@@ -197,14 +211,21 @@ def demand_known_flwr() -> None:
         )
 
 
-def _patient(receive: Callable[[], Any]) -> Callable[[], Any]:
-    """Ask until there is a message: at intervals of a tenth of the time waited so far, 1 s at most."""
+def _patient(
+    receive: Callable[[], Any], unfinished: Unfinished, settle_last: Callable[[], None]
+) -> Callable[[], Any]:
+    """Ask until there is a message: at intervals of a tenth of the time waited so far, 1 s at most.
+
+    Flower asks for the next one without an answer to the last where it could not take that in.
+    """
 
     def wait() -> Any:
+        settle_last()
         began = time.monotonic()
         while (found := receive()) is None:
             waited = time.monotonic() - began
             time.sleep(min(LONGEST_WAIT_S, max(SHORTEST_WAIT_S, waited / 10)))
+        unfinished.took(found[0])
         return found
 
     return wait
@@ -250,7 +271,8 @@ def run(path: Path, site: SiteConfig, port: int) -> None:
 
     coordinator, key = connection_of(site, path)
     approver = Approver(site)
-    install(site, approver, Line(site, coordinator.address, fingerprint_of(public_key_of(key))))
+    line = Line(site, coordinator.address, fingerprint_of(public_key_of(key)))
+    install(site, approver, line, Unfinished(site.state / FLOWER / "unfinished.json"))
     trusted = site.state / FLOWER / "trusted-entities.yaml"
     trusted.write_text(json.dumps({ENTITY: approver.public}), encoding="utf-8")
     sys.argv = [

@@ -31,6 +31,7 @@ Weights = Mapping[str, NDArray[np.generic]]
 
 PHASES = ("describe", "vocabulary", "pretrain", "finetune", "evaluate", "alone")
 """In the order in which a study completes them."""
+FOLDER = "checkpoints"
 KEPT_ROUNDS = 2
 GROUPS = {"weights": "weights/", "strategy": "kept/strategy/", "best": "kept/best/"}
 """Prefix of each group's arrays: as in `hymate.train.checkpoint`, which reads these files too."""
@@ -65,7 +66,7 @@ class Checkpoints:
     """`checkpoints/` of one run."""
 
     def __init__(self, run: Path) -> None:
-        self.folder = run / "checkpoints"
+        self.folder = run / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         self.notes: list[str] = []
         """What was found damaged, one line each."""

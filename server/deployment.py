@@ -16,9 +16,10 @@ from server.control import Unreachable, study_bundle
 from server.federation_config import FederationConfig
 from server.journal import STATUS, read_status, write_status
 from server.launch import SuperLink, deployed_superlink, named_superlink
+from server.resume import has_work, refuse_unfinished, roll_back
 from server.rounds import StudyFailure
 from server.simulation import set_aside
-from server.study import StudyConfig, dump_study, load_study
+from server.study import StudyConfig, dump_study
 
 Report = dict[str, Any]
 SITES = "sites.json"
@@ -78,11 +79,12 @@ class Deployment:
             StudyFailure: the study ended early; the message is the cause in one line.
             KeyboardInterrupt: passed on, after the study was stopped and `status.json` says so.
         """
-        if self._lay_out(resume) == "finished":
+        if resume and self.finished():
             audience.say("this study has finished already")
             on_report(self._report())
             return
         try:
+            self._lay_out(resume, audience)
             with self._superlink() as link:
                 try:
                     self._carry(link, audience)
@@ -95,12 +97,20 @@ class Deployment:
                     raise
         except KeyboardInterrupt:
             if not self.finished():
-                write_status(self.out, "stopped", "interrupted at the coordinator; go on with --resume")
+                self._note("stopped", "interrupted at the coordinator; go on with --resume")
             raise
+        except OSError as fault:
+            cause = f"{fault.filename or self.out}: {fault.strerror or fault}; go on with --resume"
+            self._note("failed", cause)
+            raise StudyFailure(cause) from None
         except StudyFailure as failure:
             if not read_status(self.out):
-                write_status(self.out, "failed", str(failure))
+                self._note("failed", str(failure))
             raise
+
+    def _note(self, state: str, cause: str) -> None:
+        with suppress(OSError):  # a full disk is a cause, too
+            write_status(self.out, state, cause)
 
     def finished(self) -> bool:
         """Whether the study has come to its report."""
@@ -111,26 +121,24 @@ class Deployment:
             return named_superlink(self.federation)
         return deployed_superlink(self.federation, self.out / "superlink")
 
-    def _lay_out(self, resume: bool) -> str:
-        """Make the run folder, or check that the one to go on with is this study's; how that ended."""
-        if not resume:
+    def _lay_out(self, resume: bool, audience: Audience) -> None:
+        """Make the run folder, or make the run that is in it ready to go on.
+
+        Raises:
+            InputFault: the run is another study's, or it has work in it and `resume` was not asked for.
+            StudyFailure: a process still carries it.
+        """
+        if resume and (self.out / "study.yaml").is_file():
+            for line in roll_back(self.out, self.study, apart_from={"simulation"}):
+                audience.say(line)
+        else:
+            if resume:
+                audience.say("there is no run to go on with yet: beginning one")
+            if has_work(self.out):
+                refuse_unfinished(self.out)
             set_aside(self.out)
             self.out.mkdir(parents=True, exist_ok=True)
-            write_text(self.out / "study.yaml", dump_study(self.study))
-            return ""
-        earlier = load_study(self.out / "study.yaml")
-        changed = _difference(earlier, self.study)
-        if changed:
-            raise InputFault(
-                self.out / "study.yaml",
-                f"the run was begun with another '{changed}'",
-                "give the study file it was begun with, or begin anew without --resume",
-            )
-        if (state := read_status(self.out)) == "finished":
-            return state
-        (self.out / STATUS).unlink(missing_ok=True)
         write_text(self.out / "study.yaml", dump_study(self.study))
-        return state
 
     def _carry(self, link: SuperLink, audience: Audience) -> None:
         if self.federation.superlink is None:
@@ -260,15 +268,3 @@ class _Watch:
 def _check_alive(link: SuperLink) -> None:
     if not link.alive():
         raise StudyFailure(f"SuperLink ended: {link.last_words()}; go on with --resume")
-
-
-WHERE_NOT_WHAT = {"federation", "participation", "simulation"}
-"""Sections that may change when a study goes on: they say where it runs, not what it learns."""
-
-
-def _difference(earlier: StudyConfig, now: StudyConfig) -> str:
-    """The first section in which two studies differ in what they learn."""
-    for key in StudyConfig.model_fields:
-        if key not in WHERE_NOT_WHAT and getattr(earlier, key) != getattr(now, key):
-            return key
-    return ""

@@ -12,6 +12,7 @@ import shutil
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from typing import Literal
 from hymate.errors import InputFault
 from server.control import key_bytes
 from server.federation_config import FederationConfig, TlsConfig, split_address
+from server.resume import has_work, refuse_unfinished
 from server.simulation import refuse_foreign
 from server.study import StudyConfig
 from server.tls_checks import certificate_findings
@@ -28,6 +30,8 @@ from server.tls_checks import certificate_findings
 FLOWER = "1.41."
 DISK_NEEDED, DISK_WANTED = 512 * 2**20, 5 * 2**30
 """Bytes free below which a study does not begin, and below which it is said."""
+LEAVES_S = 20.0
+"""How long a run that goes on waits for its ports: Flower needs a while to end what was killed."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def check_deployment(
     findings = [*_versions(), *_participation(study, federation)]
     if federation.superlink is None:
         findings += _certificate(federation, now, longest(study, federation))
-        findings += _ports(federation)
+        findings += _ports(federation, LEAVES_S if resume else 0.0)
     else:
         findings += _named_superlink(federation)
     findings += _public_keys(federation)
@@ -135,15 +139,13 @@ def _files(tls: TlsConfig) -> tuple[Path, Path, Path]:
     return tls.certificate, tls.key, tls.ca
 
 
-def _ports(federation: FederationConfig) -> Iterator[Finding]:
+def _ports(federation: FederationConfig, patience_s: float) -> Iterator[Finding]:
+    """Whether the ports are free, or are within so long: a killed command's SuperLink needs to leave."""
+    until = time.monotonic() + patience_s
     for key, address in (("address", federation.address), ("health_address", federation.health_address)):
-        host, port = split_address(address)
-        try:
-            family, kind, proto, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind, proto) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
-        except OSError as fault:
+        while (fault := _in_the_way(address)) is not None and time.monotonic() < until:
+            time.sleep(0.2)
+        if fault is not None:
             yield Finding(
                 f"federation.{key} {address}",
                 "fail",
@@ -152,6 +154,19 @@ def _ports(federation: FederationConfig) -> Iterator[Finding]:
             )
         else:
             yield Finding(f"federation.{key}", "ok", f"{address} is free")
+
+
+def _in_the_way(address: str) -> OSError | None:
+    """What keeps us from listening there."""
+    host, port = split_address(address)
+    try:
+        family, kind, proto, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as fault:
+        return fault
+    return None
 
 
 def _named_superlink(federation: FederationConfig) -> Iterator[Finding]:
@@ -204,13 +219,10 @@ def _public_keys(federation: FederationConfig) -> Iterator[Finding]:
 
 def _run_folder(out: Path, *, resume: bool) -> Iterator[Finding]:
     where = f"run folder {out}"
-    if resume and not (out / "study.yaml").is_file():
-        yield Finding(
-            where, "fail", "holds no run to go on with", "name it with --out, or leave out --resume"
-        )
-        return
     try:
         refuse_foreign(out)
+        if not resume and has_work(out):
+            refuse_unfinished(out)
         there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
         with tempfile.TemporaryFile(dir=there if there.is_dir() else there.parent):
             pass

@@ -52,6 +52,9 @@ def main() -> None:
     from flwr.superlink.cli import flower_superlink
     from starlette.middleware import Middleware
 
+    from server.half_sent import give_up_on_return
+
+    give_up_on_return()
     before = extensions.get_middleware
     extensions.get_middleware = lambda: (Middleware(Gate), *before())
     sys.argv[0] = "flower-superlink"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from hymate.errors import InputFault
-from server.checkpoint import Checkpoints
+from server.checkpoint import FOLDER, Checkpoints
 from server.journal import STATUS, cut_back, read_status
 from server.rounds import StudyFailure
 from server.study import StudyConfig, load_study
@@ -26,13 +26,18 @@ def refuse_unfinished(out: Path) -> None:
         )
 
 
-def changed_section(earlier: StudyConfig, now: StudyConfig) -> str:
+def has_work(out: Path) -> bool:
+    """Whether a run got as far as its first checkpoint."""
+    return any((out / FOLDER).glob("*-*.safetensors"))
+
+
+def changed_section(earlier: StudyConfig, now: StudyConfig, apart_from: Collection[str] = ()) -> str:
     """The first section in which two studies differ in what they learn; '' where they do not.
 
     Who must answer, how sites are reached and how many train at a time may change on the way.
     """
     for key in StudyConfig.model_fields:
-        if key in ("participation", "federation"):
+        if key in ("participation", "federation", *apart_from):
             continue
         before, after = getattr(earlier, key), getattr(now, key)
         if key == "simulation" and before is not None and after is not None:
@@ -42,17 +47,20 @@ def changed_section(earlier: StudyConfig, now: StudyConfig) -> str:
     return ""
 
 
-def roll_back(folder: Path, study: StudyConfig) -> list[str]:
+def roll_back(folder: Path, study: StudyConfig, apart_from: Collection[str] = ()) -> list[str]:
     """Make the unfinished run in `folder` ready to go on; returns what a person should know, in lines.
 
     The journals are cut back to the last checkpoint that is whole, so that a reader starts with what
     holds.
 
+    Args:
+        apart_from: sections of the study that say nothing of this run.
+
     Raises:
         InputFault: the run is of a study that learns something else.
         StudyFailure: a process still carries the run.
     """
-    changed = changed_section(load_study(folder / "study.yaml"), study)
+    changed = changed_section(load_study(folder / "study.yaml"), study, apart_from)
     if changed:
         raise InputFault(
             folder / "study.yaml",

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,29 @@ def test_a_port_in_use_is_named(federation: Deployed) -> None:
     assert faults(federation) == []
 
 
-def test_resuming_needs_a_run(federation: Deployed) -> None:
-    (line,) = faults(federation, resume=True)
-    assert "holds no run to go on with" in line
+def test_a_run_that_goes_on_gives_what_was_killed_a_moment_to_leave(federation: Deployed) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", federation.port))
+        other.listen()
+        threading.Timer(1.0, lambda: other.shutdown(socket.SHUT_RDWR)).start()
+        threading.Timer(1.1, other.close).start()
+        assert faults(federation, resume=True) == []
+
+
+def test_resuming_begins_where_there_is_no_run(federation: Deployed) -> None:
+    assert faults(federation, resume=True) == []
+
+
+def test_a_run_with_work_in_it_is_not_set_aside_unasked(federation: Deployed) -> None:
+    (federation.run / "checkpoints").mkdir(parents=True)
+    (federation.run / "study.yaml").write_text("name: x")
+    assert faults(federation) == []  # it has done nothing that could be lost
+    (federation.run / "checkpoints" / "describe-00000.safetensors").touch()
+    (line,) = faults(federation)
+    assert "holds a run that has not finished; add --resume to go on with it" in line
+    assert faults(federation, resume=True) == []
+    (federation.run / "status.json").write_text('{"state": "finished", "cause": ""}')
+    assert faults(federation) == []
 
 
 def test_a_key_that_others_can_read_is_a_warning(federation: Deployed) -> None:

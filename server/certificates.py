@@ -39,7 +39,7 @@ def make_certificates(folder: Path, hosts: Sequence[str], days: int = 825) -> di
         InputFault: no host, a host that is neither name nor address, an authority that cannot be
             read, or only half of one.
     """
-    names = _subject_names(hosts)
+    names = subject_names(hosts)
     ca_file, ca_key_file = folder / "ca.crt", folder / "ca.key"
     if ca_file.exists() != ca_key_file.exists():
         there, missing = (ca_file, ca_key_file) if ca_file.exists() else (ca_key_file, ca_file)
@@ -56,7 +56,8 @@ def make_certificates(folder: Path, hosts: Sequence[str], days: int = 825) -> di
     return {name: folder / name for name in ("ca.crt", "ca.key", "server.crt", "server.key")}
 
 
-def _subject_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+def subject_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
+    """The names a certificate for these hosts holds; `InputFault` where one is neither name nor address."""
     if not hosts:
         raise InputFault("--host", "is missing", "name the host by which sites reach the coordinator")
     found: dict[str, x509.GeneralName] = {}

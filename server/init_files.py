@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
+
+import yaml
 
 from hymate.durable import write_text
 from hymate.errors import InputFault
+from hymate.parsing import parse
+from server.certificates import subject_names
+from server.federation_config import join_address
+from server.study import StudyConfig
 
+HOST = "coordinator.example.org"
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 STUDY = """\
 # One study, led by this coordinator. Paths start at this file.
 # See whether it is complete: flower-server --config study.yaml --dry-run
@@ -67,12 +78,36 @@ README = """\
 """
 
 
-def write_example(folder: Path) -> list[Path]:
-    """Write `study.yaml` and `README.md`; raises `InputFault` where one of them is there already."""
-    files = {folder / "study.yaml": STUDY, folder / "README.md": README}
+def write_example(folder: Path, host: str = "", sites: Sequence[str] = ()) -> list[Path]:
+    """Write `study.yaml` and `README.md`.
+
+    Args:
+        host: by which sites reach the coordinator, in place of the example's.
+        sites: who takes part, in place of the example's two; the study waits for all of them.
+
+    Raises:
+        InputFault: a file is there already, or a host or name cannot be used; nothing is written then.
+    """
+    study, steps = STUDY, README
+    if host:
+        subject_names([host])
+        study = study.replace(f"{HOST}:9092", json.dumps(join_address(host, 9092))).replace(
+            "CHANGE: what", "what"
+        )
+        steps = steps.replace(HOST, host)
+    for name in sites:
+        if not re.fullmatch(NAME, name):
+            raise InputFault(f"--site '{name}'", "is no name for a site", "letters, digits, - and _ only")
+        if sites.count(name) > 1:
+            raise InputFault(f"--site {name}", "is given twice", "give every site its own name")
+    if sites:
+        lines = "".join(f"    {name}: {{public_key: keys/{name}.pub, required: true}}\n" for name in sites)
+        study = re.sub(r"(  sites:) .*\n(    .*\n)+", lambda found: f"{found[1]}\n{lines}", study)
+    files = {folder / "study.yaml": study, folder / "README.md": steps}
     for path in files:
         if path.exists():
             raise InputFault(path, "is there already", "name another folder")
+    parse(StudyConfig, yaml.safe_load(study), folder / "study.yaml")
     (folder / "keys").mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         write_text(path, text)

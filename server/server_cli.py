@@ -58,6 +58,10 @@ def lead(
     init: Annotated[
         Path | None, typer.Option(help="Write a commented study file and the steps into this folder.")
     ] = None,
+    host: Annotated[
+        str, typer.Option(help="With --init: name or address by which sites reach the coordinator.")
+    ] = "",
+    site: Annotated[list[str] | None, typer.Option(help="With --init: a site's name; repeatable.")] = None,
 ) -> None:
     """Lead a federated study: start Flower's SuperLink, let the sites in, carry the study to its report.
 
@@ -66,7 +70,7 @@ def lead(
 
     **Examples**
 
-        flower-server --init my-study
+        flower-server --init my-study --host coordinator.example.org --site north --site south
 
         flower-server certificates --out my-study/tls --host coordinator.example.org
 
@@ -85,7 +89,7 @@ def lead(
     if init is not None:
         from server.init_files import write_example
 
-        for path in write_example(init):
+        for path in write_example(init, host, tuple(site or ())):
             typer.echo(f"wrote {path}")
         return
     if config is None:

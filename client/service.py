@@ -25,7 +25,7 @@ import psutil
 
 from client.journal import Event, Tail, journal_path, note
 from client.keygen import fingerprint_of, public_key_of
-from client.site import FLOWER, SiteConfig, connection_of
+from client.site import FLOWER, SiteConfig, connection_of, host_of, port_of
 from hymate.errors import InputFault
 
 MARK = "HYMATE_CLIENT"
@@ -35,6 +35,7 @@ LOG_BYTES = 20 << 20
 PAUSES_S = (1.0, 2.0, 5.0, 10.0, 15.0)
 POLL_S = 0.2
 STOP_S = 10.0
+LEAVES_S = 10.0
 REMIND_S = 300.0
 EXIT_FAULT = 2
 """What the SuperNode ends with where the site's files cannot be used."""
@@ -61,6 +62,7 @@ def serve(path: Path, site: SiteConfig, say: Say, give_up_after_s: float | None 
     fingerprint = fingerprint_of(public_key_of(key))
     demand_readable(coordinator.ca)
     with _stop_signals() as stopping, only_one(site):
+        demand_free(site, path)
         say(f"site {site.name}, key {fingerprint}, coordinator {coordinator.address}")
         note(site, Event.STARTED, f"client of site {site.name} started")
         service = _Service(path, site, say)
@@ -201,6 +203,29 @@ def demand_readable(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as fault:
         raise InputFault(path, f"cannot be read ({fault.strerror})", "correct the path") from None
+
+
+def demand_free(site: SiteConfig, path: Path) -> None:
+    """`InputFault` where the site's health port is taken; what a killed client left may take a moment."""
+    if site.health_address is None:
+        return
+    host, port = host_of(site.health_address), port_of(site.health_address)
+    until = time.monotonic() + LEAVES_S
+    while True:
+        try:
+            family, kind, proto, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, proto) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+                return
+        except OSError as fault:
+            if time.monotonic() > until:
+                raise InputFault(
+                    path,
+                    f"health_address {site.health_address}: cannot listen there: {fault.strerror or fault}",
+                    "end what uses the port, or choose another one, or null",
+                ) from None
+        time.sleep(POLL_S)
 
 
 def end_marked(mark: str) -> None:

@@ -248,10 +248,12 @@ class Federation:
 
     def _preparing(self, node: int) -> Step:
         assert self._prepare is not None  # asked only once the vocabulary is frozen
-        standing = self.roster.of(node)
+        standing, agreed = self.roster.of(node), self._prepare.vocabulary_hash
 
         def accept(reply: Reply[PrepareReply]) -> str | None:
             fault = self._is_itself(node, reply)
+            if fault is None and (other := reply.record.vocabulary_hash) != agreed:
+                fault = f"agreed to vocabulary {other[:12]}, the study's is {agreed[:12]}"
             if fault is None:
                 standing.prepared, standing.ready = reply.record, True
             return fault

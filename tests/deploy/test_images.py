@@ -30,6 +30,31 @@ def test_hadolint_finds_nothing(path: Path) -> None:
     assert (found.returncode, found.stdout) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("line", "broken", "rule"),
+    [
+        ("USER 10001:10001", "USER root", "DL3002"),
+        ("USER 10001:10001", "USR 10001:10001", "unexpected"),
+        ("--no-install-recommends ", "", "DL3015"),
+        ("ENTRYPOINT [", "ENTRYPOINT ", "DL3025"),
+    ],
+)
+@named
+def test_a_wrong_line_would_be_found(path: Path, line: str, broken: str, rule: str, tmp_path: Path) -> None:
+    text = path.read_text()
+    assert line in text
+    (tmp_path / path.name).write_text(text.replace(line, broken))
+    found = subprocess.run(
+        [HADOLINT, "--no-color", tmp_path / path.name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 1
+    assert rule in found.stdout + found.stderr
+
+
 @named
 def test_base_images_carry_a_whole_version(path: Path) -> None:
     images = [

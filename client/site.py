@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from hymate.config import Count, Frozen, load_yaml, parse
 from hymate.errors import InputFault
 
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
-Address = Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
+
+
+def _is_address(address: str) -> str:
+    if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}", address):
+        raise ValueError("write it as HOST:PORT, for example coordinator.example.org:9092")
+    return address
+
+
+Address = Annotated[str, AfterValidator(_is_address)]
 """HOST:PORT; an IPv6 host stands in brackets."""
 
 

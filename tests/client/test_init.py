@@ -42,8 +42,9 @@ def test_what_is_not_given_stays_marked(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_what_cannot_be_used_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for address in ("host", "host:0", "host:99999"):
-        words = ["init", str(tmp_path / "n"), "--coordinator", address, "--keygen"]
-        assert run_command(client_app, NAME, words) == 2
-        assert "coordinator.address" in capsys.readouterr().err
+    for address, words in (("host", "write it as HOST:PORT"), ("host:99999", "the port is between 1 and 65535")):
+        arguments = ["init", str(tmp_path / "n"), "--coordinator", address, "--keygen"]
+        assert run_command(client_app, NAME, arguments) == 2
+        told = capsys.readouterr().err
+        assert f"key 'coordinator.address': {words}" in told
     assert not (tmp_path / "n").exists()

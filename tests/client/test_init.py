@@ -42,7 +42,10 @@ def test_what_is_not_given_stays_marked(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_what_cannot_be_used_is_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for address, words in (("host", "write it as HOST:PORT"), ("host:99999", "the port is between 1 and 65535")):
+    for address, words in (
+        ("host", "write it as HOST:PORT"),
+        ("host:99999", "the port is between 1 and 65535"),
+    ):
         arguments = ["init", str(tmp_path / "n"), "--coordinator", address, "--keygen"]
         assert run_command(client_app, NAME, arguments) == 2
         told = capsys.readouterr().err

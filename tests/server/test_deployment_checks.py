@@ -20,15 +20,13 @@ from server.init_files import write_example
 from server.study import load_study
 from tests.server.deployed import Deployed, free_ports, write_key
 
-NOW = dt.datetime.now(dt.UTC)
-
 
 @pytest.fixture
 def federation(tmp_path: Path) -> Deployed:
     return Deployed(tmp_path)
 
 
-def findings(federation: Deployed, *, resume: bool = False, now: dt.datetime = NOW) -> list[Finding]:
+def findings(federation: Deployed, *, resume: bool = False, now: dt.datetime | None = None) -> list[Finding]:
     return check_deployment(
         load_study(federation.folder / "study.yaml"), federation.run, resume=resume, now=now
     )
@@ -132,9 +130,9 @@ def test_every_fault_is_one_line(name: str, federation: Deployed) -> None:
 
 
 def test_an_expired_certificate_is_refused(federation: Deployed) -> None:
-    (line,) = faults(federation, now=NOW + dt.timedelta(days=826))
+    (line,) = faults(federation, now=dt.datetime.now(dt.UTC) + dt.timedelta(days=826))
     assert "server.crt: expired on" in line
-    (line,) = faults(federation, now=NOW - dt.timedelta(days=1))
+    (line,) = faults(federation, now=dt.datetime.now(dt.UTC) - dt.timedelta(days=1))
     assert "server.crt: is not valid before" in line
 
 
@@ -142,7 +140,7 @@ def test_a_certificate_must_outlast_the_study(federation: Deployed) -> None:
     study = load_study(federation.folder / "study.yaml")
     assert study.federation is not None
     length = longest(study, study.federation)
-    ends = NOW + dt.timedelta(days=825)
+    ends = dt.datetime.now(dt.UTC) + dt.timedelta(days=825)
     assert faults(federation, now=ends - length - dt.timedelta(minutes=5)) == []
     (line,) = faults(federation, now=ends - length + dt.timedelta(minutes=5))
     assert "the study may need it until" in line

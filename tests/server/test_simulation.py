@@ -23,6 +23,8 @@ from server.simulation import lay_out_run
 from server.study import StudyConfig
 
 COMMAND = [sys.executable, "-m", "server.cli"]
+OURS = "HYMATE_STARTED_BY_TEST"
+"""In the environment of what these tests start: other launches on the machine are none of their business."""
 STUDY = {
     "name": "tiny",
     "model": {"d_model": 8, "mamba_blocks": 1, "d_state": 4, "attention_heads": 2, "d_static": 4},
@@ -51,11 +53,12 @@ def simulate(folder: Path, *words: str, **changes: Any) -> subprocess.CompletedP
 
 
 def started_here() -> list[psutil.Process]:
-    """Processes of any launch: each carries its mark in its environment."""
+    """Processes of these tests' launches: each carries its launch's mark in its environment."""
     found = []
     for process in psutil.process_iter():
         try:
-            if MARK in process.environ():
+            environment = process.environ()
+            if MARK in environment and environment.get(OURS) == str(os.getpid()):
                 found.append(process)
         except psutil.Error:
             continue
@@ -63,10 +66,11 @@ def started_here() -> list[psutil.Process]:
 
 
 @pytest.fixture
-def nothing_left() -> Any:
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv(OURS, str(os.getpid()))
     before = {process.pid for process in started_here()}
     yield
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while left := [p for p in started_here() if p.pid not in before]:
         assert time.monotonic() < deadline, f"still running: {[p.cmdline()[:3] for p in left]}"
         time.sleep(0.5)
@@ -76,7 +80,7 @@ def killed_and_resumed(folder: Path) -> dict[str, Any]:
     """The report of a run that lost its command, SuperLink, ServerApp and Ray after the first round."""
     command = [*COMMAND, "--config", str(write_study(folder)), "--out", str(folder / "run")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (folder / "run" / "checkpoints" / "pretrain-00001.safetensors").is_file():
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -153,7 +157,7 @@ def test_stopping_leaves_nothing_running(stop: signal.Signals, tmp_path: Path) -
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (tmp_path / "run" / "metrics.jsonl").is_file():
         assert process.poll() is None
         assert time.monotonic() < deadline

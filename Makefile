@@ -5,13 +5,14 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo experiments test test-deployment test-trained check format clean
+.PHONY: help install demo experiments test test-deployment test-faults test-trained check format clean
 
 help:
 	@echo "make demo     a whole federated study on four synthetic hospitals (runs/demo)"
 	@echo "make experiments  the paper's tables, reduced: minutes, on made-up data (runs/experiments)"
 	@echo "make test     all tests; HYMATE_PHYSIONET2012=DIR adds the ones on real data"
 	@echo "make test-deployment  coordinator and sites as real processes over TLS (minutes)"
+	@echo "make test-faults  what can go wrong in a federation, for real: kills, full disks, outages (minutes)"
 	@echo "make test-trained  what trained models show: explanations follow the planted truth"
 	@echo "make check    ruff, mypy, import rules, doctests"
 	@echo "make install  .venv with everything, the native kernel included"
@@ -36,6 +37,9 @@ test: install
 
 test-deployment: install
 	$(BIN)/python -m pytest -m deployment
+
+test-faults: install
+	$(BIN)/python -m pytest -m faults
 
 test-trained: install
 	$(BIN)/python -m pytest -m trained

@@ -44,7 +44,8 @@ class Unfinished:
         self._message = ""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            self._node, self._message = int(content["node"]), str(content["message"])
+            node, message = content["node"], str(content["message"])
+            self._node, self._message = None if node is None else int(node), message
         except (OSError, ValueError, KeyError, TypeError):
             return
 

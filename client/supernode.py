@@ -20,6 +20,7 @@ import ctypes
 import hashlib
 import inspect
 import json
+import logging
 import os
 import signal
 import sys
@@ -43,6 +44,7 @@ from flwr.supernode import fleet_http_connection as transport
 from flwr.supernode import start_client_internal as node
 
 from client.approval import objection_to
+from client.heartbeat import LastingHeartbeat
 from client.journal import Event, note
 from client.keygen import fingerprint_of, public_key_of
 from client.site import FLOWER, SiteConfig, connection_of, load_site
@@ -184,6 +186,7 @@ def install(site: SiteConfig, approver: Approver, line: Line, unfinished: Unfini
             )
 
     vars(transport)["make_simple_http_retry_invoker"] = retry
+    vars(transport)["HeartbeatSender"] = LastingHeartbeat
     vars(transport)["FleetHttpClient"] = leaving_first(vars(transport)["FleetHttpClient"], unfinished)
     vars(node)["http_request_response"] = connection
     # The loop looks for a finished answer every 0.5 s; it may look more often.
@@ -198,6 +201,7 @@ def demand_known_flwr() -> None:
         if name not in vars(node) or list(inspect.signature(vars(node)[name]).parameters) != parameters
     ]
     unknown += [name for name in ("FAB_VERIFICATION_ERROR", "time") if name not in vars(node)]
+    unknown += [name for name in ("HeartbeatSender",) if name not in vars(transport)]
     client = vars(transport).get("FleetHttpClient")
     unknown += [f"FleetHttpClient.{name}" for name in _CLIENT_CALLS if not hasattr(client, name)]
     if "make_simple_http_retry_invoker" not in vars(transport):
@@ -244,6 +248,9 @@ def _telling(invoker: Any, line: Line) -> Any:
         line.works()
 
     def giveup(fault: Exception) -> bool:
+        answered = isinstance(fault, httpx.HTTPStatusError)
+        if not answered and "certificate" not in str(fault).lower():
+            return False  # flwr takes a handshake that was cut off for a fault of the certificate
         unauthorised = (
             isinstance(fault, httpx.HTTPStatusError)
             and fault.response.status_code == httpx.codes.UNAUTHORIZED
@@ -288,9 +295,13 @@ def run(path: Path, site: SiteConfig, port: int) -> None:
     if site.health_address is not None:
         sys.argv += ["--health-server-address", site.health_address]
     flower_supernode()
+    # It returns where it lost the connection for good; a thread of its own would keep the process.
+    logging.shutdown()
+    os._exit(EXIT_LOST)
 
 
 PR_SET_PDEATHSIG = 1
+EXIT_LOST = 3
 
 
 def main(arguments: list[str]) -> int:

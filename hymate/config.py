@@ -10,24 +10,22 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from hymate.parsing import load_yaml as load_yaml  # noqa: PLC0414  (read from here by all)
+# Read from here by all: `config` is where one looks for what can be set.
+from hymate.frozen import Count as Count  # noqa: PLC0414
+from hymate.frozen import Frozen as Frozen  # noqa: PLC0414
+from hymate.frozen import LabelSet as LabelSet  # noqa: PLC0414
+from hymate.frozen import Positive as Positive  # noqa: PLC0414
+from hymate.frozen import Probability as Probability  # noqa: PLC0414
+from hymate.parsing import load_yaml as load_yaml  # noqa: PLC0414
 from hymate.parsing import parse as parse  # noqa: PLC0414
-
-Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Frozen(BaseModel):
-    """Base of every configuration: immutable, no unknown keys, fields described for `--help` and docs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-LabelSet = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.+-]{0,99}$")]
-"""A folder's name: a site makes folders after it, so it may not lead out of one."""
+from hymate.training_config import AuxiliaryConfig as AuxiliaryConfig  # noqa: PLC0414
+from hymate.training_config import DistillationConfig as DistillationConfig  # noqa: PLC0414
+from hymate.training_config import FinetuneConfig as FinetuneConfig  # noqa: PLC0414
+from hymate.training_config import OptimiserConfig as OptimiserConfig  # noqa: PLC0414
+from hymate.training_config import PretrainConfig as PretrainConfig  # noqa: PLC0414
+from hymate.training_config import SoftLabelsConfig as SoftLabelsConfig  # noqa: PLC0414
 
 LIFETIME_HOURS = 150 * 365.25 * 24.0
 
@@ -207,6 +205,10 @@ class ModelConfig(Frozen):
     """Width of the summary branch (each code's count, mean, extremes, trend) at classification; 0: none."""
     summary_windows: tuple[Count, ...] = (1,)
     """Equal parts of the look-back that are summarised: (1, 4) is the whole and its quarters."""
+    summary_width: Count = 32
+    """Of the layer that reads a code's figures, shared by all codes."""
+    summary_thresholds: Annotated[int, Field(ge=0)] = 0
+    """Soft steps at which that layer also sees each figure, spread from -2 to 2; 0: the figures alone."""
     summary_dropout: Probability = 0.4
     summary_input_dropout: Probability = 0.1
 
@@ -223,101 +225,3 @@ class ModelConfig(Frozen):
         if self.embedding == "code_value" and self.value_embedding == "affine":
             raise ValueError("embedding code_value has no value embedding that value_embedding could scale")
         return self
-
-
-class OptimiserConfig(Frozen):
-    """AdamW and what surrounds it in every phase."""
-
-    learning_rate: Positive = 5e-4
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Of the learning rate: as it is, or down to 2 % of it along half a cosine over the phase's rounds."""
-    warmup: Probability = 0.0
-    """Share of the phase's steps over which the learning rate rises to its height."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    clip_norm: Positive = 0.3
-    """Gradient norm above which a step is scaled down (the lineage's protocol: 0.3)."""
-    batch_size: Count = 32
-    ema: Probability = 0.0
-    """Decay of the running mean of the weights, a step: 0.99 remembers some 100 steps. What is evaluated
-    and kept is the mean; 0: the weights themselves."""
-
-
-class PretrainConfig(OptimiserConfig):
-    """Masked forecasting: see the record up to t1, forecast what is measured just after it."""
-
-    rounds: Annotated[int, Field(ge=0)] = 10
-    """Rounds of federated pretraining; 0 leaves the phase out."""
-    local_epochs: Count = 1
-    min_input_hours: Positive = 12.0
-    """t1 is drawn among the stay's observation times from here on, the last one excluded."""
-    forecast_hours: Positive = 2.0
-    """The target is every variable's first value in (t1, t1 + forecast_hours]."""
-    variable_dropout: Probability = 0.2
-    """Share of a stay's variables hidden from the input, drawn anew at each visit."""
-    windows_per_stay: Count = 1
-    """Times t1 that are drawn of each stay in an epoch."""
-    event_rate: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight, beside the values, of forecasting which variables are measured at all; needs
-    `model.event_head`."""
-
-
-class AuxiliaryConfig(Frozen):
-    """Further label sets, learned beside the task by the same representation and forgotten afterwards."""
-
-    tasks: Annotated[tuple[LabelSet, ...], Field(min_length=1)]
-    """Label sets of the same stays, boolean or numbers; a stay may lack any. Numbers that are never
-    negative are learned as log(1 + number); all in standard deviations of the training stays."""
-    weight: Positive = 0.5
-    """Of their mean loss, beside that of the task."""
-
-    @model_validator(mode="after")
-    def _each_once(self) -> AuxiliaryConfig:
-        if len(set(self.tasks)) < len(self.tasks):
-            raise ValueError("tasks names a label set twice")
-        return self
-
-
-class SoftLabelsConfig(Frozen):
-    """Distillation: labels of training stays are mixed with what another model says of them.
-
-    That model never saw the stay: it is fitted on the other folds of the training stays.
-    """
-
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-
-    source: Literal["boosting"] = Field(default="boosting", alias="from")
-    """Gradient boosting on summary features (`hymate.model.baselines.summary`)."""
-    share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """What is learned is (1 - share) label + share probability."""
-    folds: Annotated[int, Field(ge=2)] = 5
-
-
-class FinetuneConfig(OptimiserConfig):
-    """Supervised training of the task's label."""
-
-    rounds: Count = 10
-    local_epochs: Count = 1
-    variable_dropout: Probability = 0.0
-    span_dropout_hours: Annotated[float, Field(ge=0.0)] = 0.0
-    """Of each stay visited, what was observed in a span of this length, drawn at random, is hidden."""
-    patience: Count = 5
-    """Rounds without a better tuning AUROC + average precision after which training stops."""
-    encoder_rate: Positive = 1.0
-    """Learning rate of the encoder, as a multiple of that of head, demographics and summary branch."""
-    warm_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs, before the rounds, in which the encoder stays as it is and only head, demographics and
-    summary branch learn; schedule, ema and the like are those given here."""
-    warm_batch_size: Count = 128
-    warm_learning_rate: Positive = 1e-3
-    positive_weight: Literal["balanced", "none"] | Positive = "balanced"
-    """How often a positive counts: as often as there are negatives per positive, once, or a number."""
-    label_smoothing: Probability = 0.0
-    """Share by which each label moves towards the training stays' mean label."""
-    auxiliary: AuxiliaryConfig | None = None
-    soft_labels: SoftLabelsConfig | None = None
-
-    def weight_of_positives(self, balanced: float) -> float:
-        """How often a positive counts, where there are `balanced` negatives per positive."""
-        if self.positive_weight == "balanced":
-            return balanced
-        return 1.0 if self.positive_weight == "none" else self.positive_weight

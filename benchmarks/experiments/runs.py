@@ -25,7 +25,7 @@ from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.train.config import TrainConfig, dump_train_config
 from hymate.train.run import RunFolder, refuse_difference
-from hymate.train.saved_model import PRETRAINED
+from hymate.train.saved_model import PRETRAINED, SUMMARY
 
 State = Literal["new", "begun", "finished"]
 PRETRAINING = {"task", "vocabulary", "model", "pretrain", "seed"}
@@ -60,7 +60,9 @@ class Run:
         apart = self.config.ensemble > 1 and self.config.ensemble_pretraining == "own"
         if self.summary or apart or not self.config.pretrain.rounds:
             return ""
-        return _digest({"data": self.place.key, **_settings(self.config, PRETRAINING)})
+        content = _settings(self.config, PRETRAINING)
+        model = {key: value for key, value in content["model"].items() if key not in SUMMARY}
+        return _digest({"data": self.place.key, **content, "model": model})
 
     @property
     def folder(self) -> Path:

@@ -93,6 +93,8 @@ class HyMaTE(SequenceModel):
                 time_scale_hours,
                 config.summary_dropout,
                 config.summary_input_dropout,
+                config.summary_width,
+                config.summary_thresholds,
             )
             if config.d_summary
             else None

@@ -82,7 +82,9 @@ class SummaryEmbedding(nn.Module):
 
     Of a code, figures over the whole look-back and its parts (`windows`: (1, 4) is the whole and its
     quarters): (B, V + 1, W F) -> `width` -> `reduced`; of the stay: (V + 1) reduced + S -> d_summary.
-    `dropout` hides hidden units, `input_dropout` figures.
+    `dropout` hides hidden units, `input_dropout` figures. With `thresholds`, each figure x is also seen as
+    tanh(3/2 (x - c)) for that many c from -2 to 2: what a tree does in one split takes a line many layers
+    (piecewise encodings of numbers: Gorishniy et al., arXiv 2203.05556).
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class SummaryEmbedding(nn.Module):
         dropout: float,
         input_dropout: float,
         width: int = 32,
+        thresholds: int = 0,
         reduced: int = 16,
     ) -> None:
         super().__init__()
@@ -106,13 +109,17 @@ class SummaryEmbedding(nn.Module):
         )
         self.input_dropout = Dropout(input_dropout)
         self.dropout = Dropout(dropout)
-        self.figures = Linear(len(self.spans) * len(FIGURES), width)
+        self.thresholds = torch.linspace(-2.0, 2.0, thresholds).tolist()
+        self.figures = Linear(len(self.spans) * len(FIGURES) * (1 + thresholds), width)
         self.gain = nn.Embedding(codes + 1, width)
         self.shift = nn.Embedding(codes + 1, width)
         self.reduce = Linear(width, reduced)
         self.hidden = Linear((codes + 1) * reduced + static_width, d_summary)
         nn.init.ones_(self.gain.weight)
         nn.init.normal_(self.shift.weight, std=0.1)
+
+    def _steps(self, figures: Tensor) -> list[Tensor]:
+        return [torch.tanh(1.5 * (figures - at)) for at in self.thresholds]
 
     def inputs(self, batch: TripletBatch, value: Tensor) -> Tensor:
         """-> (B, V + 1, W F), constant."""
@@ -128,7 +135,8 @@ class SummaryEmbedding(nn.Module):
 
     def embed(self, figures: Tensor, static: Tensor) -> Tensor:
         """figures (B, V + 1, W F), static (B, S) -> (B, d_summary)."""
-        x = self.figures(self.input_dropout(figures))  # (B, V + 1, width)
+        seen = self.input_dropout(figures)
+        x = self.figures(torch.cat([seen, *self._steps(seen)], dim=-1))  # (B, V + 1, width)
         code = torch.arange(self.codes + 1, device=x.device).expand(x.shape[:2])
         x = x * self.gain(code) + self.shift(code)
         x = self.dropout(F.gelu(self.reduce(x)).flatten(1))

@@ -21,6 +21,7 @@ from hymate.data.store import TripletStore
 from hymate.model.sequence_model import SequenceModel
 from hymate.train.auxiliary import Auxiliary, narrow, widen
 from hymate.train.averaging import Average, averaged
+from hymate.train.distillation import distil
 from hymate.train.early_stopping import EarlyStopping
 from hymate.train.journey import Journey, Phase, Progress, copied
 from hymate.train.loop import (
@@ -81,7 +82,8 @@ def train_alone(
     """Train `model` in place on one store's training split.
 
     Fine-tuning stops after `finetune.patience` rounds without a better AUROC + average precision on
-    the tuning split, and the best round's weights are restored.
+    the tuning split, and the best round's weights are restored; these are a teacher of distillation, which
+    follows where it is wanted.
 
     Args:
         on_progress: called after every round, before its state is kept: a round whose call did not
@@ -140,6 +142,9 @@ def train_alone(
             report(Progress("finetune", done + 1, finetune.rounds, result.loss, result.seconds, tuning))
         journey.keep(model, optimiser, average)
     model.load_state_dict(journey.best)
+    tuning = _tunings(journey)[journey.best_round]
+    if finetune.distillation is not None:
+        tuning = _distil(store, model, finetune, seed, journey, report, target, tuning_rows)
     if further:
         narrow(model, further)
     return AloneResult(
@@ -147,7 +152,7 @@ def train_alone(
         finetune_epochs=journey.done("finetune") * finetune.local_epochs,
         best_epoch=journey.best_round * finetune.local_epochs,
         criterion=criterion,
-        tuning=_tunings(journey)[journey.best_round],
+        tuning=tuning,
         positive_weight=target.positive_weight,
         seconds=journey.seconds,
         rounds=tuple(journey.history),
@@ -226,7 +231,31 @@ def _warm(
     journey.keep(model, optimiser)
 
 
+def _distil(
+    store: TripletStore,
+    model: SequenceModel,
+    config: FinetuneConfig,
+    seed: int,
+    journey: Journey,
+    report: Callable[[Progress], None],
+    target: Target,
+    tuning_rows: NDArray[np.int64],
+) -> Tuning:
+    """Learn what teachers say, if that is still to be done; figures under the weights it ends with."""
+    optimiser: torch.optim.Optimizer = make_optimiser(model, config)
+    journey.restore("distil", model, optimiser)
+    if not journey.done("distil"):
+        result = distil(model, store, config, seed=seed)
+        tuning = evaluate_tuning(model, store, tuning_rows, target)
+        report(Progress("distil", 1, 1, result.loss, result.seconds, tuning))
+        journey.keep(model, optimiser)
+    (done,) = (progress for progress in journey.history if progress.phase == "distil")
+    assert done.tuning is not None  # just above
+    return done.tuning
+
+
 def _tunings(journey: Journey) -> list[Tuning]:
     """Before fine-tuning, and after each of its rounds."""
     assert journey.first is not None  # fine-tuning has begun
-    return [journey.first, *(progress.tuning for progress in journey.history if progress.tuning is not None)]
+    rounds = (progress for progress in journey.history if progress.phase == "finetune")
+    return [journey.first, *(progress.tuning for progress in rounds if progress.tuning is not None)]

@@ -221,4 +221,5 @@ def _steps(config: TrainConfig, pretraining: int, store: TripletStore) -> dict[s
     before = {"pretrain": steps(len(store.rows("train")), config.pretrain)} if pretraining else {}
     if config.finetune.warm_epochs:
         before["warm"] = 0  # no step of it is told
-    return {**before, "finetune": steps(len(labelled(store, "train")), config.finetune)}
+    after = {} if config.finetune.distillation is None else {"distil": 0}
+    return {**before, "finetune": steps(len(labelled(store, "train")), config.finetune), **after}

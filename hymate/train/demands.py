@@ -16,6 +16,11 @@ def demand_parts(
         raise ValueError(f"finetune.warm_epochs is for model hymate, and model is {model.name}")
     if finetune.soft_labels is not None and task.kind != "binary":
         raise ValueError(f"finetune.soft_labels is for task.kind binary, and kind is {task.kind}")
+    if finetune.distillation is not None:
+        if not getattr(model, "d_summary", 0):
+            raise ValueError("finetune.distillation teaches the summary branch: set model.d_summary")
+        if task.kind != "binary":
+            raise ValueError(f"finetune.distillation is for task.kind binary, and kind is {task.kind}")
     if finetune.auxiliary is not None:
         learned = sorted(set(finetune.auxiliary.tasks) & set(task.label_sets))
         if learned:
@@ -26,7 +31,7 @@ def refuse_in_federation(pretrain: PretrainConfig, finetune: FinetuneConfig) -> 
     """`ValueError` for what only a training without a federation knows.
 
     A site's round begins with the study's weights and ends with its own: a mean over steps, a stage before
-    the rounds, heads that the study's weights lack and labels from a model of the site have no place there.
+    the rounds, heads that the study's weights lack, labels and teachers of a site's own have no place there.
     """
     asked = {
         "pretrain.ema": pretrain.ema,
@@ -34,6 +39,7 @@ def refuse_in_federation(pretrain: PretrainConfig, finetune: FinetuneConfig) -> 
         "finetune.warm_epochs": finetune.warm_epochs,
         "finetune.auxiliary": finetune.auxiliary,
         "finetune.soft_labels": finetune.soft_labels,
+        "finetune.distillation": finetune.distillation,
     }
     for key, value in asked.items():
         if value:

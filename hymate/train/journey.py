@@ -17,8 +17,9 @@ from hymate.train.averaging import Average
 from hymate.train.checkpoint import load_checkpoint, read_kept, read_state, save_checkpoint
 from hymate.train.target import Tuning
 
-Phase = Literal["pretrain", "warm", "finetune"]
-"""warm: head and summary branch before the rounds of fine-tuning (`hymate.train.warm_up`), one round."""
+Phase = Literal["pretrain", "warm", "finetune", "distil"]
+"""warm, distil: head and summary branch before the rounds of fine-tuning, from labels
+(`hymate.train.warm_up`), and after them, from teachers (`hymate.train.distillation`); one round each."""
 
 BEST = "best"
 AVERAGE = "average"
@@ -35,7 +36,7 @@ class Progress:
     seconds: float
     """Training alone, without the figures below."""
     tuning: Tuning | None = None
-    """Fine-tuning only."""
+    """Fine-tuning and distillation."""
     forecast_error: float | None = None
     """Pretraining only, where it is watched: mean loss on the tuning split."""
 

@@ -57,6 +57,7 @@ class Phase(IntEnum):
     PRETRAIN = 1
     FINETUNE = 2
     WARM = 3
+    DISTIL = 4
 
 
 class LocalHook(Protocol):

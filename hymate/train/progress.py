@@ -10,11 +10,12 @@ from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from torch import nn
 
-from hymate.train.alone import Progress
+from hymate.train.alone import Phase, Progress
 
-TITLES = {
+TITLES: dict[Phase, str] = {
     "pretrain": "pretraining (masked forecasting)",
     "warm": "head and summary branch, the encoder frozen",
+    "distil": "summary branch, from boosting on invented stays",
     "finetune": "fine-tuning on the label",
 }
 RECENT = 3  # rounds whose mean time says how long the next ones take
@@ -47,6 +48,7 @@ class Display:
         self._steps: dict[str, int] = {}
         self._counting = False
         self._done: list[Progress] = []
+        self._titled: Phase | None = None
         self.hook = Steps(self._step) if console.is_terminal else None
 
     def __enter__(self) -> Display:
@@ -69,7 +71,8 @@ class Display:
             self._say(f"left out  {count:7,} stays: {reason}")
         if done:
             self._say(f"going on after {done[-1].phase} {done[-1].round}/{done[-1].rounds}")
-        self._say(TITLES[self._under_way()[0]])
+        self._titled = None
+        self._title()
         if self._console.is_terminal and self._bars is None:
             self._bars = Bars(
                 TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[left]}"),
@@ -80,6 +83,8 @@ class Display:
 
     def round(self, progress: Progress) -> None:
         """Say how the round went, and how long the phase still takes."""
+        if progress.phase != self._titled:  # fine-tuning stopped before its last round
+            self._title(progress.phase)
         self._done.append(progress)
         parts = [f"  {progress.round}/{progress.rounds}", f"loss {progress.loss:.4f}"]
         if progress.forecast_error is not None:
@@ -94,8 +99,8 @@ class Display:
         if progress.round < progress.rounds:
             parts.append(self._left(progress))
         self._say(", ".join(parts))
-        if progress.phase != "finetune" and progress.round == progress.rounds:
-            self._say(TITLES[self._under_way()[0]])
+        if progress.round == progress.rounds:
+            self._title()
         self._counting = False
 
     def note(self, text: str) -> None:
@@ -120,14 +125,23 @@ class Display:
         if remaining is not None:
             self._bars.update(self._bar, left=f"round done in {_duration(remaining)}")
 
-    def _under_way(self) -> tuple[str, int]:
+    def _under_way(self) -> tuple[Phase, int]:
         if not self._done:
-            return next(iter(self._steps)), 1
+            return next(phase for phase in TITLES if phase in self._steps), 1
         last = self._done[-1]
-        if last.phase != "finetune" and last.round == last.rounds:
-            later = list(TITLES)[list(TITLES).index(last.phase) + 1 :]
-            return next(phase for phase in later if phase in self._steps), 1
+        later = [
+            phase for phase in list(TITLES)[list(TITLES).index(last.phase) + 1 :] if phase in self._steps
+        ]
+        if later and last.round == last.rounds:
+            return later[0], 1
         return last.phase, last.round + 1
+
+    def _title(self, phase: Phase | None = None) -> None:
+        """Say which phase is under way, once."""
+        phase = phase or self._under_way()[0]
+        if phase != self._titled:
+            self._say(TITLES[phase])
+        self._titled = phase
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -40,7 +40,7 @@ def training_report(
         phase: sum(
             progress.seconds for each in results for progress in each.rounds if progress.phase == phase
         )
-        for phase in ("pretrain", "warm", "finetune")
+        for phase in ("pretrain", "warm", "finetune", "distil")
     }
     return {
         "format": 1,

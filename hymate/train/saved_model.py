@@ -32,8 +32,17 @@ from hymate.train.checkpoint import load_weights, save_weights
 FORMAT = 1
 MODEL = "model"
 PRETRAINED = "pretrained"
-NOT_PRETRAINED = {"dropout", "d_summary", "summary_windows", "summary_dropout", "summary_input_dropout"}
+SUMMARY = {
+    "d_summary",
+    "summary_windows",
+    "summary_width",
+    "summary_thresholds",
+    "summary_dropout",
+    "summary_input_dropout",
+}
 """Keys of a model's configuration that a pretraining does not depend on."""
+NOT_PRETRAINED = SUMMARY | {"dropout"}
+"""Keys in which a model may differ from the pretrained one whose weights it begins with."""
 
 _MODEL: TypeAdapter[Any] = TypeAdapter(AnyModelConfig)
 

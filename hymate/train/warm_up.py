@@ -8,7 +8,6 @@ and an epoch takes a second.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -18,17 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hymate.config import FinetuneConfig
-from hymate.data.batching import TripletBatch, evaluation_batches
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
 from hymate.model.sequence_model import SequenceModel
 from hymate.train.averaging import Average
+from hymate.train.encoded import encode_stays, without_observations
 from hymate.train.loop import EpochResult, Objective, Phase, labelled, optimiser_step, streams
 from hymate.train.placement import device_of, mode, on_device, own_randomness
 from hymate.train.schedule import rate_factor, set_rate
-
-ENCODED = 64  # stays that are encoded at once
 
 
 def warm_up(
@@ -53,12 +50,12 @@ def warm_up(
     if not rows.size:
         raise InputFault("warm-up", "no training stay can be used", "check the task's labels and window")
     device = device_of(model)
-    stays = _encoded(model, store, rows)
+    stays = encode_stays(model, store, rows)
     each = -(-len(rows) // config.warm_batch_size)
     total, visits, steps = 0.0, 0, 0
 
     def losses(at: NDArray[np.int64]) -> Tensor:
-        batch = on_device(_without_observations(store, rows[at]), device)
+        batch = on_device(without_observations(store, rows[at]), device)
         pooled = F.dropout(stays.pooled[at].to(device), model.config.dropout)
         figures = None if stays.figures is None else stays.figures[at].to(device)
         return objective(model.classify_pooled(pooled, batch.static, figures), batch)
@@ -80,40 +77,3 @@ def warm_up(
                     average.update(model)
                 total, visits, steps = total + float(made.sum()), visits + made.numel(), steps + 1
     return EpochResult(total / visits, len(rows), steps, time.perf_counter() - began)
-
-
-@dataclass(frozen=True)
-class _Encoded:
-    """What the frozen encoder says of n stays: pooled (n, d), and the summary branch's figures, if any."""
-
-    pooled: Tensor
-    figures: Tensor | None
-
-
-def _encoded(model: HyMaTE, store: TripletStore, rows: NDArray[np.int64]) -> _Encoded:
-    """The stays in `rows`, which ascend, in their order."""
-    pooled, figures, seen = [], [], []
-    with mode(model, training=False), torch.no_grad():
-        for found in evaluation_batches(store, rows, ENCODED):
-            batch = on_device(found, device_of(model))
-            pooled.append(model.pool(batch).cpu())
-            shown = model.figures(batch)
-            if shown is not None:
-                figures.append(shown.cpu())
-            seen.append(found.row)
-    order = torch.argsort(torch.cat(seen))
-    return _Encoded(torch.cat(pooled)[order], torch.cat(figures)[order] if figures else None)
-
-
-def _without_observations(store: TripletStore, rows: NDArray[np.int64]) -> TripletBatch:
-    """What a batch says of its stays apart from their observations."""
-    nothing = torch.zeros(len(rows), 0)
-    return TripletBatch(
-        time=nothing,
-        code=nothing.long(),
-        value=nothing,
-        mask=nothing.bool(),
-        static=torch.from_numpy(store.static[rows]),
-        label=torch.from_numpy(store.label[rows]),
-        row=torch.from_numpy(rows),
-    )

@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from hymate.config import ModelConfig
 from hymate.data.batching import TripletBatch
 from hymate.model.hymate import HyMaTE, build_model
 from hymate.model.summary import FIGURES, STEEPEST, SummaryEmbedding, summarise
@@ -129,3 +131,16 @@ def test_the_affine_value_embedding_begins_as_the_shared_one_and_learns_by_code(
     assert change[batch.code != 5].max() == 0
     embedding.gain = None
     torch.testing.assert_close(embedding(batch), before, atol=0, rtol=0)
+
+
+def test_thresholds_show_each_figure_as_soft_steps() -> None:
+    config = ModelConfig(d_model=8, d_state=4, attention_heads=2, d_summary=4, summary_thresholds=3)
+    branch = build_model(config, codes=2, static_width=0, time_scale_hours=48.0, seed=0).summary
+    assert branch is not None
+    assert branch.figures.in_features == 4 * len(FIGURES)
+    figures = torch.randn(5, 3, len(FIGURES))
+    seen = torch.cat([figures, *(torch.tanh(1.5 * (figures - at)) for at in (-2.0, 0.0, 2.0))], dim=-1)
+    hooked: list[Tensor] = []
+    branch.figures.register_forward_pre_hook(lambda layer, given: hooked.append(given[0]))
+    branch.eval().embed(figures, torch.zeros(5, 0))
+    assert torch.allclose(hooked[0], seen)

@@ -32,6 +32,16 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         "soft_labels is for task.kind binary",
     ),
     ({"finetune": {"soft_labels": {"from": "nobody"}}}, "Input should be 'boosting'"),
+    ({"finetune": {"distillation": {}}}, r"set model\.d_summary"),
+    ({"finetune": {"distillation": {}}, "model": {"name": "gru"}}, r"set model\.d_summary"),
+    (
+        {
+            "task": {"kind": "regression", "name": "days"},
+            "model": {"d_summary": 8},
+            "finetune": {"distillation": {}},
+        },
+        "distillation is for task.kind binary",
+    ),
     ({"finetune": {"positive_weight": "often"}}, "finetune.positive_weight"),
     ({"ensemble": 0}, "ensemble"),
 ]
@@ -52,12 +62,13 @@ def test_a_training_that_lacks_a_part_is_refused(tmp_path: Path, content: dict[s
         ("finetune", "warm_epochs", 2),
         ("finetune", "auxiliary", {"tasks": ["length_of_stay"]}),
         ("finetune", "soft_labels", {"from": "boosting"}),
+        ("finetune", "distillation", {"epochs": 2}),
     ],
 )
 def test_a_study_refuses_what_only_a_training_has(
     tmp_path: Path, phase: str, key: str, value: object
 ) -> None:
-    path = written(tmp_path, {phase: {key: value}})
+    path = written(tmp_path, {phase: {key: value}, "model": {"d_summary": 8}})
     with pytest.raises(InputFault, match=rf"{phase}\.{key} is for `hymate train`"):
         load_study(path)
     load_train_config(path, data=(tmp_path,))  # where it is welcome
@@ -92,7 +103,7 @@ def test_the_configurations_are_trainings_and_read_back(tmp_path: Path, name: st
     assert load_train_config(again) == config
     assert config.name == name
     best = name.endswith("best")
-    assert (config.finetune.soft_labels is not None) == best
-    assert (config.model.d_summary if config.model.name == "hymate" else 0) == (128 if best else 0)
+    assert (config.finetune.distillation is not None) == best
+    assert (config.model.d_summary if config.model.name == "hymate" else 0) == (256 if best else 0)
     assert config.finetune.clip_norm == (1.0 if best else 0.3)
     assert config.finetune.weight_of_positives(6.0) == (1.0 if best else 6.0)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from client.agreed import agreed_store, fingerprint_of, store_path, vocabulary_path
 from client.policy import check_task, publishable
 from client.site import SiteConfig
 from hymate.config import TaskConfig
-from hymate.data.fingerprint import fingerprint
 from hymate.data.mapping import translated
 from hymate.data.meds import SPLITS, MedsDataset
 from hymate.data.statistics import code_statistics
-from hymate.data.store import StoreMismatch, TripletStore, open_store, prepare_store
+from hymate.data.store import prepare_store
 from hymate.data.tasks import Windows, cut_windows
 from hymate.data.vocabulary import Vocabulary
 from hymate.data.window_cache import kept_dataset, kept_windows
@@ -91,7 +91,7 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
         )
     check_task(site, request.task)
     described = kept_dataset(_windows_path(site, request.task))
-    if described not in (None, _fingerprint(site, request.task)):
+    if described not in (None, fingerprint_of(site, request.task)):
         raise InputFault(
             f"site {site.name}",
             "its data set has changed since its statistics were sent",
@@ -105,7 +105,7 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
         path = store_path(site, request.task, vocabulary.hash)
         path.parent.mkdir(parents=True, exist_ok=True)
         store = prepare_store(path, windows, vocabulary, request.task)
-        vocabulary.save(_vocabulary_path(site, vocabulary.hash))
+        vocabulary.save(vocabulary_path(site, vocabulary.hash))
     header = store.header
     named = publishable(header.unknown_subjects, site.policy) is not None
     people = len(np.unique(store.subject_id))
@@ -124,49 +124,6 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
     )
 
 
-def agreed_store(site: SiteConfig, task: TaskConfig, vocabulary_hash: str) -> tuple[TripletStore, Vocabulary]:
-    """The store this site made under the agreed vocabulary from the data as they are now.
-
-    Raises:
-        InputFault: the site made none, or its data set has changed since: what it would train on is no
-            longer what it described, and what the vocabulary was agreed on.
-    """
-    known = _vocabulary_path(site, vocabulary_hash)
-    if not known.is_file():
-        raise InputFault(
-            f"site {site.name}",
-            f"has not agreed to vocabulary {vocabulary_hash[:12]}",
-            "the coordinator runs the vocabulary phase with this site first",
-        )
-    check_task(site, task)
-    try:
-        store = open_store(
-            store_path(site, task, vocabulary_hash),
-            dataset=_fingerprint(site, task),
-            vocabulary_hash=vocabulary_hash,
-            task=task,
-        )
-    except StoreMismatch as fault:
-        raise InputFault(
-            f"site {site.name}",
-            f"its triplet store {fault.what}",
-            "put the data set back as it was, or run the study again from its vocabulary phase",
-        ) from None
-    return store, Vocabulary.load(known)
-
-
-def store_path(site: SiteConfig, task: TaskConfig, vocabulary_hash: str) -> Path:
-    return site.cache / f"{task.key}-{vocabulary_hash[:12]}"
-
-
-def _vocabulary_path(site: SiteConfig, vocabulary_hash: str) -> Path:
-    return site.cache / f"vocabulary-{vocabulary_hash[:12]}.json"
-
-
-def _fingerprint(site: SiteConfig, task: TaskConfig) -> str:
-    return fingerprint(site.data, task.name, site.cache / f"fingerprint-{task.name}.json")
-
-
 def _windows_path(site: SiteConfig, task: TaskConfig) -> Path:
     return site.cache / f"windows-{task.key}"
 
@@ -178,11 +135,11 @@ def _windows(site: SiteConfig, task: TaskConfig) -> tuple[MedsDataset, Windows]:
 
     def cut() -> Windows:
         windows = cut_windows(dataset, task)
-        if _fingerprint(site, task) != known:
+        if fingerprint_of(site, task) != known:
             raise InputFault(
                 f"site {site.name}", "its data set changes while it is read", "ask again when it is complete"
             )
         return windows
 
-    known = _fingerprint(site, task)
+    known = fingerprint_of(site, task)
     return dataset, kept_windows(_windows_path(site, task), known, task, cut)

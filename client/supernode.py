@@ -43,7 +43,8 @@ from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
 from flwr.supernode import fleet_http_connection as transport
 from flwr.supernode import start_client_internal as node
 
-from client.approval import objection_to
+from client import executor
+from client.approval import objection_to, release_hash
 from client.heartbeat import LastingHeartbeat
 from client.journal import Event, note
 from client.keygen import fingerprint_of, public_key_of
@@ -156,8 +157,10 @@ class Line:
         return f"not reachable ({text or type(fault).__name__}); trying again"
 
 
-def install(site: SiteConfig, approver: Approver, line: Line, unfinished: Unfinished) -> None:
-    """Put the site's rules around Flower's connection.
+def install(
+    site: SiteConfig, approver: Approver, line: Line, unfinished: Unfinished, connected: Callable[[], None]
+) -> None:
+    """Put the site's rules around Flower's connection; `connected` is called once, as soon as there is one.
 
     Raises:
         InputFault: this flwr is not built the way the rules need; nothing is started then.
@@ -173,6 +176,7 @@ def install(site: SiteConfig, approver: Approver, line: Line, unfinished: Unfini
         with original(*given, **named) as (number, receive, send, get_run, get_fab, pull, push, confirm):
             line.up()
             unfinished.joined(number)
+            connected()
             settle(unfinished, send, push, STARTED_ANEW)
             yield (
                 number,
@@ -191,6 +195,7 @@ def install(site: SiteConfig, approver: Approver, line: Line, unfinished: Unfini
     vars(node)["http_request_response"] = connection
     # The loop looks for a finished answer every 0.5 s; it may look more often.
     vars(node)["time"] = SimpleNamespace(sleep=lambda s: time.sleep(min(s, SHORTEST_WAIT_S)))
+    vars(node)["pull_objects"] = partial(vars(node)["pull_objects"], initial_backoff=executor.FIRST_BACKOFF_S)
 
 
 def demand_known_flwr() -> None:
@@ -200,7 +205,7 @@ def demand_known_flwr() -> None:
         for name, parameters in _PARAMETERS.items()
         if name not in vars(node) or list(inspect.signature(vars(node)[name]).parameters) != parameters
     ]
-    unknown += [name for name in ("FAB_VERIFICATION_ERROR", "time") if name not in vars(node)]
+    unknown += [name for name in ("FAB_VERIFICATION_ERROR", "time", "pull_objects") if name not in vars(node)]
     unknown += [name for name in ("HeartbeatSender",) if name not in vars(transport)]
     client = vars(transport).get("FleetHttpClient")
     unknown += [f"FleetHttpClient.{name}" for name in _CLIENT_CALLS if not hasattr(client, name)]
@@ -279,7 +284,9 @@ def run(path: Path, site: SiteConfig, port: int) -> None:
     coordinator, key = connection_of(site, path)
     approver = Approver(site)
     line = Line(site, coordinator.address, fingerprint_of(public_key_of(key)))
-    install(site, approver, line, Unfinished(site.state / FLOWER / "unfinished.json"))
+    own = site.policy.approved_app in (None, release_hash())
+    unfinished = Unfinished(site.state / FLOWER / "unfinished.json")
+    install(site, approver, line, unfinished, partial(executor.start, f"127.0.0.1:{port}", own=own))
     trusted = site.state / FLOWER / "trusted-entities.yaml"
     trusted.write_text(json.dumps({ENTITY: approver.public}), encoding="utf-8")
     sys.argv = [
@@ -288,7 +295,7 @@ def run(path: Path, site: SiteConfig, port: int) -> None:
         *("--root-certificates", str(coordinator.ca)),
         *("--auth-supernode-private-key", str(key)),
         *("--node-config", f"site={json.dumps(str(path.resolve()))}"),
-        *("--isolation", "subprocess"),
+        *("--isolation", "process"),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--trusted-entities", str(trusted)),
     ]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from client.agreed import agreed_store
 from client.evaluation import report_on
-from client.queries import agreed_store
 from client.site import SiteConfig
 from client.state import OptimiserMemory
 from hymate.config import FinetuneConfig, PretrainConfig

@@ -34,8 +34,9 @@ CARRIERS = ("flwr-simulation", "flwr-serverapp")
 """Flower's programs in which a study's ServerApp runs."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
-POLL_TASKS, POLL_TASKS_S = "FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.1"
-"""How often Flower's executor looks for work; its own default of 1 s is felt in every round."""
+POLL_TASKS_S = "0.5"
+"""How often Flower's executor looks for a study to start; each look costs SuperLink milliseconds, in
+every round of the study that it has started."""
 
 
 class SuperLink:

@@ -19,9 +19,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from meds.schema import data_subdirectory, subject_splits_filepath
-
-from hymate.data.meds_files import LABELS, parquet_files
+from hymate.data.meds_names import DATA, LABELS, METADATA, parquet_files
 from hymate.durable import write_text
 from hymate.errors import InputFault
 
@@ -75,10 +73,10 @@ def _content(root: Path, task: str) -> str:
 
 
 def _files(root: Path, task: str) -> list[Path]:
-    data = parquet_files(root / data_subdirectory)
+    data = parquet_files(root / DATA)
     if not data:
         raise InputFault(root, "no MEDS data set is here any more", "put the data set back")
-    metadata = parquet_files(root / Path(subject_splits_filepath).parent)
+    metadata = parquet_files(root / METADATA)
     return [*data, *metadata, *parquet_files(root / LABELS / task)]
 
 

@@ -10,13 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from meds.schema import held_out_split, train_split, tuning_split
 
+from hymate.data.meds_names import LABELS as LABELS  # noqa: PLC0414  (found here, too)
+from hymate.data.meds_names import parquet_files as parquet_files  # noqa: PLC0414
 from hymate.errors import InputFault
 
 SPLITS = (train_split, tuning_split, held_out_split)
 """MEDS' names; the order is the code a triplet store keeps (0, 1, 2)."""
-
-LABELS = "labels"
-"""Folder of the label sets, one folder a task."""
 
 EVENT_SCHEMA = pl.Schema(
     {"subject_id": pl.Int64(), "time": pl.Datetime("us"), "code": pl.String(), "numeric_value": pl.Float32()}
@@ -24,11 +23,6 @@ EVENT_SCHEMA = pl.Schema(
 """What the project reads of an event; `time` null = static, `numeric_value` null = none."""
 
 REWRITE = "write it again from the source"
-
-
-def parquet_files(folder: Path) -> list[Path]:
-    """Every parquet file below `folder`, sorted; names that begin with "." or "_" are no data."""
-    return sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith((".", "_")))
 
 
 def read_schema(path: Path) -> pa.Schema:

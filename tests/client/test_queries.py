@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from client import queries
-from client.queries import agreed_store, describe, prepare, statistics
+from client.agreed import agreed_store, fingerprint_of
+from client.queries import describe, prepare, statistics
 from client.site import Policy, SiteConfig
 from hymate.config import TaskConfig, VocabularyConfig
 from hymate.data.meds import write_dataset
@@ -117,7 +118,7 @@ def test_data_that_change_after_the_store_was_made_are_refused(site: SiteConfig)
     write_data(site.data, seed=1)
     with pytest.raises(InputFault) as fault:
         agreed_store(site, TASK, vocabulary.hash)
-    now = queries._fingerprint(site, TASK)
+    now = fingerprint_of(site, TASK)
     assert str(fault.value) == (
         "site north: its triplet store was made for another state of the data set "
         f"({store.header.dataset[:12]}, now {now[:12]}); "

@@ -16,7 +16,7 @@ from flwr.app import Error, Message
 from flwr.serverapp import Grid
 from safetensors.numpy import load_file
 
-from client.queries import agreed_store
+from client.agreed import agreed_store
 from client.site import load_site
 from hymate.evaluate.histograms import count_scores
 from hymate.model.hymate import build_model

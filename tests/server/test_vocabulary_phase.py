@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from flwr.serverapp import Grid
 
-from client.queries import agreed_store
+from client.agreed import agreed_store
 from client.site import load_site
 from hymate.config import TaskConfig
 from hymate.data.meds import MedsDataset

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from meds.schema import code_metadata_filepath, data_subdirectory, subject_splits_filepath
 
 from hymate.data import fingerprint as fingerprint_module
+from hymate.data import meds_names
 from hymate.data.fingerprint import fingerprint, look
 from hymate.data.meds import MedsDataset, write_dataset
 from hymate.errors import InputFault
@@ -160,3 +162,9 @@ def test_a_data_set_that_is_gone_is_one_fault(root: Path) -> None:
 def test_memory_that_cannot_be_written_costs_time_only(root: Path) -> None:
     (root.parent / "file").write_text("")
     assert fingerprint(root, "death", root.parent / "file" / "memory.json") == taken(root)
+
+
+def test_the_names_are_those_of_meds() -> None:
+    assert data_subdirectory == meds_names.DATA
+    assert Path(subject_splits_filepath).parent == Path(meds_names.METADATA)
+    assert Path(code_metadata_filepath).parent == Path(meds_names.METADATA)

@@ -4,16 +4,20 @@
     python -m benchmarks.federation --json          # one JSON object
     python -m benchmarks.federation --rounds 20 --sites 3
 
-Three federations one after the other on loopback, each with TLS, node keys and as many sites:
+Three kinds of federation on loopback, each with TLS, node keys and as many sites:
 
 - `overhead`: a study led by `flower-server`, with `hymate-client` at each site. Time between two rounds
   less the slowest site's training.
-- `bare`: benchmarks/bare_flower, which sends the same arrays to every site and back, averaged by Flower's
-  own FedAvg, through the very same SuperLink and `hymate-client` (the site's policy approves its bundle).
-- `stock`: that app once more through Flower's own `flower-supernode` as it comes.
+- `bare`: benchmarks/bare_flower, which sends the weights to every site and back, averaged by Flower's own
+  FedAvg, with the settings that ours runs under: the same SuperLink, `hymate-client` at the sites (whose
+  policy approves the bundle), the weights as one array, replies looked for every 0.1 s.
+- `stock`: the same app with nothing set: `flower-supernode` as it comes, an array for every tensor, and
+  Flower's own pace.
 
-Median over the rounds but the first. Bytes are counted by a relay between sites and coordinator, so that
-TLS, framing and asking for work are in them; a round has to carry the model twice for each site.
+They take turns, `--turns` times each, so that what else the machine does meets all of them. Median and
+quartiles are over all rounds but the first of each turn. Bytes are counted by a relay between sites and
+coordinator, so that TLS, framing and asking for work are in them; a round has to carry the model twice
+for each site.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +64,42 @@ class Rounds:
     ends: Sequence[float]
     training: Sequence[float]
 
-    def seconds(self) -> float:
-        """Median time of a round outside training, the first left out."""
-        return statistics.median(
+    def outside(self) -> list[float]:
+        """Seconds of each round outside training, the first left out."""
+        return [
             end - begin - trained
             for begin, end, trained in zip(self.ends, self.ends[1:], self.training[1:], strict=False)
-        )
+        ]
+
+
+@dataclass
+class Turns:
+    """All turns of one kind of federation, and what passed the relay between first and last round."""
+
+    rounds: list[Rounds] = field(default_factory=list)
+    passed: int = 0
+
+    def add(self, found: Rounds, relay: Relay) -> None:
+        self.rounds.append(found)
+        self.passed += relay.between(found.ends[0], found.ends[-1])
+
+    def seconds(self) -> list[float]:
+        return [second for found in self.rounds for second in found.outside()]
+
+    def median(self) -> float:
+        return statistics.median(self.seconds())
+
+    def quartiles(self) -> list[float]:
+        """Lower and upper quartile; of a single round, that round's seconds twice."""
+        found = self.seconds()
+        if len(found) < 2:
+            return found * 2
+        cuts = statistics.quantiles(found, n=4, method="inclusive")
+        return [cuts[0], cuts[2]]
+
+    def bytes(self, sites: int) -> float:
+        """Bytes of a round and site."""
+        return self.passed / len(self.seconds()) / sites
 
 
 class Bench:
@@ -201,12 +235,12 @@ def bare_bundle() -> Bundle:
     return Bundle(build_fab_from_disk(BARE))
 
 
-def our_rounds(bench: Bench, relay: Relay) -> Rounds:
-    """A study by `flower-server`; what its run folder says of the rounds."""
-    run = bench.folder / "run"
+def our_rounds(bench: Bench, label: str) -> Rounds:
+    """A study by `flower-server`; what its run folder `label`-run says of the rounds."""
+    run = bench.folder / f"{label}-run"
     command = [sys.executable, "-m", "server.server_cli", "--config", str(bench.folder / "study.yaml")]
     limit_s = PATIENCE_S + ROUND_S * bench.rounds
-    with bench.clients("ours", None):
+    with bench.clients(label, None):
         server = subprocess.Popen(
             [*command, "--out", str(run), "--json"],
             stdout=subprocess.DEVNULL,
@@ -242,6 +276,7 @@ def bare_rounds(bench: Bench, label: str, weights: Path, *, stock: bool) -> Roun
                 "weights": str(weights),
                 "sites": len(bench.sites),
                 "rounds": bench.rounds,
+                "quick": int(not stock),
             }
             run = link.control.start(bundle, settings)
             until(
@@ -259,46 +294,51 @@ def _ended(link: SuperLink, run: int) -> bool:
     return link.control.verdict(run)[0].startswith("finished")
 
 
-def measure(sites: int, stays: int, rounds: int, model: dict[str, Any]) -> dict[str, Any]:
+def measure(sites: int, stays: int, rounds: int, turns: int, model: dict[str, Any]) -> dict[str, Any]:
     """Everything this benchmark reports. `model`: keys of the study's `model:` section."""
     from safetensors.numpy import load_file
 
+    ours, bare, stock = Turns(), Turns(), Turns()
     with tempfile.TemporaryDirectory(prefix="federation-") as name:
         folder = Path(name)
         bench = Bench(folder, sites, stays, rounds, model)
         with bench.relay() as relay:
-            ours = our_rounds(bench, relay)
-            arrays = load_file(folder / "run" / "model" / "weights.safetensors")
-            weights = folder / "weights.npz"
-            np.savez(weights, allow_pickle=False, **arrays)
-            bare = bare_rounds(bench, "bare", weights, stock=False)
-            stock = bare_rounds(bench, "stock", weights, stock=True)
-            model_bytes = sum(array.nbytes for array in arrays.values())
-
-            def bytes_of(found: Rounds) -> float:
-                passed = relay.between(found.ends[0], found.ends[-1])
-                return passed / (len(found.ends) - 1) / sites
-
-            sent, sent_bare = bytes_of(ours), bytes_of(bare)
+            for turn in range(turns):
+                ours.add(our_rounds(bench, f"ours-{turn}"), relay)
+                arrays = load_file(folder / f"ours-{turn}-run" / "model" / "weights.safetensors")
+                whole = np.concatenate([array.ravel() for array in arrays.values()])
+                np.savez(folder / "whole.npz", allow_pickle=False, weights=whole)
+                np.savez(folder / "named.npz", allow_pickle=False, **arrays)
+                bare.add(bare_rounds(bench, f"bare-{turn}", folder / "whole.npz", stock=False), relay)
+                stock.add(bare_rounds(bench, f"stock-{turn}", folder / "named.npz", stock=True), relay)
+    training = [second for found in ours.rounds for second in found.training[1:]]
     return {
         "sites": sites,
-        "rounds": rounds,
-        "overhead_s_per_round": ours.seconds(),
-        "bare_s_per_round": bare.seconds(),
-        "ratio": ours.seconds() / bare.seconds(),
-        "stock_s_per_round": stock.seconds(),
-        "ratio_to_stock": ours.seconds() / stock.seconds(),
-        "training_s_per_round": statistics.median(ours.training[1:]),
-        "model_bytes": model_bytes,
-        "bytes_per_round": sent,
-        "bytes_per_round_bare": sent_bare,
-        "bytes_ratio": sent / (2 * model_bytes),
+        "rounds": len(ours.seconds()),
+        "overhead_s_per_round": ours.median(),
+        "overhead_s_quartiles": ours.quartiles(),
+        "bare_s_per_round": bare.median(),
+        "bare_s_quartiles": bare.quartiles(),
+        "ratio": ours.median() / bare.median(),
+        "stock_s_per_round": stock.median(),
+        "stock_s_quartiles": stock.quartiles(),
+        "ratio_to_stock": ours.median() / stock.median(),
+        "training_s_per_round": statistics.median(training),
+        "model_arrays": len(arrays),
+        "model_bytes": whole.nbytes,
+        "bytes_per_round": ours.bytes(sites),
+        "bytes_per_round_bare": bare.bytes(sites),
+        "bytes_per_round_stock": stock.bytes(sites),
+        "bytes_ratio": ours.bytes(sites) / (2 * whole.nbytes),
     }
 
 
 def table(result: dict[str, Any]) -> str:
     """The result for reading."""
-    return "\n".join(f"{name:24}{value:.4g}" for name, value in result.items())
+    return "\n".join(
+        f"{name:24}{' to '.join(f'{part:.4g}' for part in np.atleast_1d(value))}"
+        for name, value in result.items()
+    )
 
 
 def main() -> None:
@@ -308,14 +348,17 @@ def main() -> None:
     parser.add_argument(
         "--stays", type=int, default=60, help="of each site (default 60: seconds, not minutes)"
     )
-    parser.add_argument("--rounds", type=int, default=11, help="the first does not count (default 11)")
+    parser.add_argument(
+        "--rounds", type=int, default=6, help="of each turn, the first of which does not count (default 6)"
+    )
+    parser.add_argument("--turns", type=int, default=2, help="of each kind (default 2)")
     parser.add_argument("--model", type=json.loads, default={}, help="keys of `model:` as JSON")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing started here is left running
-    if options.rounds < 2:
-        parser.error("--rounds: at least 2")
-    result = measure(options.sites, options.stays, options.rounds, options.model)
+    if options.rounds < 2 or options.turns < 1:
+        parser.error("--rounds: at least 2; --turns: at least 1")
+    result = measure(options.sites, options.stays, options.rounds, options.turns, options.model)
     print(json.dumps(result) if options.json else table(result))
 
 

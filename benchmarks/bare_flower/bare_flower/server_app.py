@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,20 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 app = ServerApp()
+POLL_S = 0.1
+
+
+def answers(grid: Grid, messages: Iterable[Message], timeout: float) -> list[Message]:
+    """What `Grid.send_and_receive` does, which looks for replies every 3 s, at a quicker pace."""
+    waited_for = set(grid.push_messages(messages))
+    replies: list[Message] = []
+    end = time.monotonic() + timeout
+    while waited_for and time.monotonic() < end:
+        time.sleep(POLL_S)
+        found = list(grid.pull_messages(waited_for))
+        waited_for -= {reply.metadata.reply_to_message_id for reply in found}
+        replies += found
+    return replies
 
 
 class TimedFedAvg(FedAvg):
@@ -39,6 +54,8 @@ def main(grid: Grid, context: Context) -> None:
     strategy = TimedFedAvg(int(settings["sites"]))
     with np.load(str(settings["weights"])) as arrays:
         first = ArrayRecord({name: Array(arrays[name]) for name in arrays.files})
+    if settings["quick"]:
+        grid.send_and_receive = partial(answers, grid)  # type: ignore[method-assign]
     strategy.start(grid=grid, initial_arrays=first, num_rounds=int(settings["rounds"]))
     done = {"ends": strategy.ends, "replies": strategy.replies}
     Path(str(settings["out"])).write_text(json.dumps(done), encoding="utf-8")

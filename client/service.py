@@ -89,6 +89,8 @@ class _Service:
         self._lost = time.monotonic()
         """Since when there is no connection; inf while there is one."""
         self._failures = 0
+        self._heard = False
+        """Whether the SuperNode that runs has said anything."""
 
     def keep_running(self, stopping: Callable[[], bool], give_up_after_s: float | None) -> None:
         resume_at = 0.0
@@ -102,6 +104,9 @@ class _Service:
                 end_marked(self._mark)
                 if code == EXIT_FAULT:
                     raise InputFault(self._path, _last_line(self._log), "correct what it names")
+                if not self._heard:  # not a word of why: then its log's last one
+                    cause = f"its SuperNode ended: {_last_line(self._log)}; starting it again ({self._log})"
+                    note(self._site, Event.WAITING, cause)
                 self._lost = min(self._lost, time.monotonic())
                 pause = PAUSES_S[min(self._failures, len(PAUSES_S) - 1)]
                 self._failures += 1
@@ -129,6 +134,7 @@ class _Service:
         (self._site.state / FLOWER).mkdir(parents=True, exist_ok=True)
         if self._log.is_file() and self._log.stat().st_size > LOG_BYTES:
             self._log.replace(self._log.with_suffix(".log.1"))
+        self._heard = False
         words = ["-m", "client.supernode", str(self._path), str(_free_port()), str(os.getpid())]
         with self._log.open("ab") as output:
             return subprocess.Popen(
@@ -143,6 +149,7 @@ class _Service:
     def _tell(self) -> None:
         for line in self._tail.fresh():
             event, text = str(line.get("event")), str(line.get("text"))
+            self._heard = True
             if event == Event.CONNECTED:
                 self._lost, self._failures = float("inf"), 0
                 self._told.clear()

@@ -119,3 +119,13 @@ def test_a_port_in_use(federation: Build) -> None:
         assert site.wait(60) == 2
     assert f"health_address 127.0.0.1:{port}" in one.last_line(NORTH)
     assert "Address already in use" in one.last_line(NORTH)
+
+
+def test_a_site_that_cannot_begin_says_why(federation: Build) -> None:
+    """Where its own process breaks down each time: the cause is told, and where to read more."""
+    one = federation()
+    (one.home(NORTH) / "state" / ".flower" / "trusted-entities.yaml").mkdir(parents=True)
+    site = one.start_client(NORTH, "--give-up-after", "0.3")
+    assert site.wait(120) == 1
+    assert "its SuperNode ended: IsADirectoryError" in one.last_line(NORTH)
+    assert "supernode.log" in one.last_line(NORTH)

@@ -15,9 +15,10 @@ Three kinds of federation on loopback, each with TLS, node keys and as many site
   Flower's own pace.
 
 They take turns, `--turns` times each, so that what else the machine does meets all of them. Median and
-quartiles are over all rounds but the first of each turn. Bytes are counted by a relay between sites and
-coordinator, so that TLS, framing and asking for work are in them; a round has to carry the model twice
-for each site.
+quartiles are over all rounds but the first of each turn. Processor seconds are those of all processes of
+a federation, training included; other work on the machine hardly moves them. Bytes are counted by a relay
+between sites and coordinator, so that TLS, framing and asking for work are in them; a round has to carry
+the model twice for each site.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.processor import Processor
 from benchmarks.relay import Relay
 from client.keygen import make_key
 from hymate.data.synthetic import generate_cohort, write_cohort
@@ -74,14 +76,20 @@ class Rounds:
 
 @dataclass
 class Turns:
-    """All turns of one kind of federation, and what passed the relay between first and last round."""
+    """All turns of one kind of federation, and what its rounds but the first of each took."""
 
+    kind: str
     rounds: list[Rounds] = field(default_factory=list)
     passed: int = 0
+    worked: float = 0.0
 
-    def add(self, found: Rounds, relay: Relay) -> None:
+    def add(self, found: Rounds, relay: Relay, processor: Processor) -> None:
+        span = found.ends[0], found.ends[-1]
         self.rounds.append(found)
-        self.passed += relay.between(found.ends[0], found.ends[-1])
+        self.passed += relay.between(*span)
+        self.worked += processor.between(*span)
+        seconds = ", ".join(f"{second:.2f}" for second in found.outside())
+        print(f"turn {len(self.rounds)}, {self.kind}: {seconds} s", file=sys.stderr)
 
     def seconds(self) -> list[float]:
         return [second for found in self.rounds for second in found.outside()]
@@ -100,6 +108,10 @@ class Turns:
     def bytes(self, sites: int) -> float:
         """Bytes of a round and site."""
         return self.passed / len(self.seconds()) / sites
+
+    def processor(self) -> float:
+        """Processor seconds of a round, all processes together."""
+        return self.worked / len(self.seconds())
 
 
 class Bench:
@@ -298,19 +310,20 @@ def measure(sites: int, stays: int, rounds: int, turns: int, model: dict[str, An
     """Everything this benchmark reports. `model`: keys of the study's `model:` section."""
     from safetensors.numpy import load_file
 
-    ours, bare, stock = Turns(), Turns(), Turns()
+    ours, bare, stock = (Turns(kind) for kind in ("ours", "bare", "stock"))
     with tempfile.TemporaryDirectory(prefix="federation-") as name:
         folder = Path(name)
         bench = Bench(folder, sites, stays, rounds, model)
-        with bench.relay() as relay:
+        with bench.relay() as relay, Processor() as processor:
+            meters = relay, processor
             for turn in range(turns):
-                ours.add(our_rounds(bench, f"ours-{turn}"), relay)
+                ours.add(our_rounds(bench, f"ours-{turn}"), *meters)
                 arrays = load_file(folder / f"ours-{turn}-run" / "model" / "weights.safetensors")
                 whole = np.concatenate([array.ravel() for array in arrays.values()])
                 np.savez(folder / "whole.npz", allow_pickle=False, weights=whole)
                 np.savez(folder / "named.npz", allow_pickle=False, **arrays)
-                bare.add(bare_rounds(bench, f"bare-{turn}", folder / "whole.npz", stock=False), relay)
-                stock.add(bare_rounds(bench, f"stock-{turn}", folder / "named.npz", stock=True), relay)
+                bare.add(bare_rounds(bench, f"bare-{turn}", folder / "whole.npz", stock=False), *meters)
+                stock.add(bare_rounds(bench, f"stock-{turn}", folder / "named.npz", stock=True), *meters)
     training = [second for found in ours.rounds for second in found.training[1:]]
     return {
         "sites": sites,
@@ -324,6 +337,10 @@ def measure(sites: int, stays: int, rounds: int, turns: int, model: dict[str, An
         "stock_s_quartiles": stock.quartiles(),
         "ratio_to_stock": ours.median() / stock.median(),
         "training_s_per_round": statistics.median(training),
+        "processor_s_per_round": ours.processor(),
+        "bare_processor_s_per_round": bare.processor(),
+        "stock_processor_s_per_round": stock.processor(),
+        "processor_ratio": ours.processor() / bare.processor(),
         "model_arrays": len(arrays),
         "model_bytes": whole.nbytes,
         "bytes_per_round": ours.bytes(sites),

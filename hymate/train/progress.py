@@ -15,8 +15,8 @@ from hymate.train.alone import Phase, Progress
 TITLES: dict[Phase, str] = {
     "pretrain": "pretraining (masked forecasting)",
     "warm": "head and summary branch, the encoder frozen",
-    "distil": "summary branch, from boosting on invented stays",
     "finetune": "fine-tuning on the label",
+    "distil": "summary branch, from boosting and the model itself, on invented stays",
 }
 RECENT = 3  # rounds whose mean time says how long the next ones take
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -80,7 +82,9 @@ class SuperLink:
             self.control.stop(self._run_id)
 
     def last_words(self) -> str:
-        """The last line of SuperLink's log, for a one-line cause."""
+        """The signal that killed SuperLink, or the last line of its log, for a one-line cause."""
+        if self._process is not None and (self._process.returncode or 0) < 0:
+            return f"killed by {signal.Signals(-self._process.returncode).name}"
         return last_line(self.log) if self.log else "its log is where it was started"
 
 
@@ -227,7 +231,8 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, ca: Path
 
 def last_line(log: Path) -> str:
     """The last line of a log that says something, for a one-line cause."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))  # Flower's are coloured
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "its log is empty"
 
 

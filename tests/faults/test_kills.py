@@ -69,7 +69,7 @@ def test_parts_of_the_coordinator_are_killed(federation: Build, undisturbed: dic
     server = one.start_server()
     until(lambda: one.works_on(NORTH, "pretrain round 1"), "a site trains", alive=server)
     server = goes_on(one, server, "server.gate")
-    assert "SuperLink ended" in one.told()
+    assert "SuperLink ended: killed by SIGKILL; go on with --resume" in one.told()
     until(lambda: one.works_on(NORTH, "finetune round 1"), "a site trains", alive=server)
     server = goes_on(one, server, "flwr-serverapp")
     assert "the study's process is gone" in one.told()

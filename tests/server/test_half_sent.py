@@ -22,7 +22,8 @@ from server.half_sent import give_up_on_return
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(SqlLinkState, "activate_node", SqlLinkState.activate_node)  # put back afterwards
+    for name in ("activate_node", "store_message_and_object_tree"):
+        monkeypatch.setattr(SqlLinkState, name, getattr(SqlLinkState, name))  # put back afterwards
     give_up_on_return()
     database = str(tmp_path / "state.db")
     return LinkStateFactory(database, NoOpFederationManager(), ObjectStoreFactory(database)).state()
@@ -52,6 +53,9 @@ class Site:
         )
         assert stored
         assert len(self.missing) > 3
+        # The study's process was told of the reply, and asks for its parts from here on.
+        assert len(state.get_message_res({asked.metadata.message_id}, run)) == 1
+        state.delete_messages({asked.metadata.message_id})
 
     def push(self, names: list[str]) -> None:
         parts = get_all_nested_objects(self.reply)

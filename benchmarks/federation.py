@@ -306,7 +306,9 @@ def _ended(link: SuperLink, run: int) -> bool:
     return link.control.verdict(run)[0].startswith("finished")
 
 
-def measure(sites: int, stays: int, rounds: int, turns: int, model: dict[str, Any]) -> dict[str, Any]:
+def measure(
+    sites: int, stays: int, rounds: int, turns: int, model: dict[str, Any], *, with_stock: bool = True
+) -> dict[str, Any]:
     """Everything this benchmark reports. `model`: keys of the study's `model:` section."""
     from safetensors.numpy import load_file
 
@@ -323,8 +325,20 @@ def measure(sites: int, stays: int, rounds: int, turns: int, model: dict[str, An
                 np.savez(folder / "whole.npz", allow_pickle=False, weights=whole)
                 np.savez(folder / "named.npz", allow_pickle=False, **arrays)
                 bare.add(bare_rounds(bench, f"bare-{turn}", folder / "whole.npz", stock=False), *meters)
-                stock.add(bare_rounds(bench, f"stock-{turn}", folder / "named.npz", stock=True), *meters)
+                if with_stock:
+                    stock.add(bare_rounds(bench, f"stock-{turn}", folder / "named.npz", stock=True), *meters)
     training = [second for found in ours.rounds for second in found.training[1:]]
+    unlike = (
+        {
+            "stock_s_per_round": stock.median(),
+            "stock_s_quartiles": stock.quartiles(),
+            "ratio_to_stock": ours.median() / stock.median(),
+            "stock_processor_s_per_round": stock.processor(),
+            "bytes_per_round_stock": stock.bytes(sites),
+        }
+        if with_stock
+        else {}
+    )
     return {
         "sites": sites,
         "rounds": len(ours.seconds()),
@@ -333,20 +347,16 @@ def measure(sites: int, stays: int, rounds: int, turns: int, model: dict[str, An
         "bare_s_per_round": bare.median(),
         "bare_s_quartiles": bare.quartiles(),
         "ratio": ours.median() / bare.median(),
-        "stock_s_per_round": stock.median(),
-        "stock_s_quartiles": stock.quartiles(),
-        "ratio_to_stock": ours.median() / stock.median(),
         "training_s_per_round": statistics.median(training),
         "processor_s_per_round": ours.processor(),
         "bare_processor_s_per_round": bare.processor(),
-        "stock_processor_s_per_round": stock.processor(),
         "processor_ratio": ours.processor() / bare.processor(),
         "model_arrays": len(arrays),
         "model_bytes": whole.nbytes,
         "bytes_per_round": ours.bytes(sites),
         "bytes_per_round_bare": bare.bytes(sites),
-        "bytes_per_round_stock": stock.bytes(sites),
         "bytes_ratio": ours.bytes(sites) / (2 * whole.nbytes),
+        **unlike,
     }
 
 
@@ -370,12 +380,20 @@ def main() -> None:
     )
     parser.add_argument("--turns", type=int, default=2, help="of each kind (default 2)")
     parser.add_argument("--model", type=json.loads, default={}, help="keys of `model:` as JSON")
+    parser.add_argument("--without-stock", action="store_true", help="ours and bare only")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing started here is left running
     if options.rounds < 2 or options.turns < 1:
         parser.error("--rounds: at least 2; --turns: at least 1")
-    result = measure(options.sites, options.stays, options.rounds, options.turns, options.model)
+    result = measure(
+        options.sites,
+        options.stays,
+        options.rounds,
+        options.turns,
+        options.model,
+        with_stock=not options.without_stock,
+    )
     print(json.dumps(result) if options.json else table(result))
 
 

@@ -220,12 +220,16 @@ class Deployment:
                 time.sleep(POLL_S)
 
     def _stay(self, link: SuperLink, audience: Audience) -> None:
+        """Hold the SuperLink that is ours until it ends; one of somebody else's stays by itself."""
+        if self.federation.superlink is not None:
+            return
         audience.say(
             f"SuperLink stays up for the next study: let its federation.superlink be "
             f"{self.federation.local_address()}; Ctrl-C ends it"
         )
-        while link.alive() and self.federation.superlink is None:
+        while link.alive():
             time.sleep(POLL_S)
+        raise StudyFailure(f"the study has finished, but SuperLink ended: {link.last_words()}")
 
     def _report(self) -> Report:
         return dict(json.loads((self.out / "report.json").read_text(encoding="utf-8")))

@@ -189,7 +189,8 @@ def _follow(deployment: Deployment, notes: Console, resume: bool, keep: bool, as
             deployment.run(progress, resume=resume, keep=keep, on_report=show)
         except StudyFailure as failure:
             progress.close()
-            progress.say(f"{NAME}: the study ended early: {failure}")
+            early = "" if deployment.finished() else "the study ended early: "  # --keep: after its end
+            progress.say(f"{NAME}: {early}{failure}")
             return 1
         except KeyboardInterrupt:
             progress.close()

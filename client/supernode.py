@@ -45,6 +45,7 @@ from flwr.supernode import start_client_internal as node
 
 from client import executor
 from client.approval import objection_to, release_hash
+from client.handing_over import HandingOver
 from client.heartbeat import LastingHeartbeat
 from client.journal import Event, note
 from client.keygen import fingerprint_of, public_key_of
@@ -171,6 +172,12 @@ def install(
     def retry() -> Any:
         return _telling(make_retry(), line)
 
+    def broken_off() -> None:
+        note(site, Event.WAITING, "the process that worked on a message ended before it had answered")
+        os._exit(EXIT_LOST)
+
+    over = HandingOver(broken_off)
+
     @contextmanager
     def connection(*given: Any, **named: Any) -> Iterator[Connection]:
         with original(*given, **named) as (number, receive, send, get_run, get_fab, pull, push, confirm):
@@ -180,12 +187,12 @@ def install(
             settle(unfinished, send, push, STARTED_ANEW)
             yield (
                 number,
-                _patient(receive, unfinished, partial(settle, unfinished, send, push, NOT_TAKEN)),
-                answering(unfinished, send),
+                _patient(receive, unfinished, partial(settle, unfinished, send, push, NOT_TAKEN), over.over),
+                over.around(answering(unfinished, send)),
                 get_run,
                 lambda fab_hash, run_id: approver.judge(get_fab(fab_hash, run_id)),
                 pull,
-                push,
+                over.around(push),
                 confirm,
             )
 
@@ -221,7 +228,10 @@ def demand_known_flwr() -> None:
 
 
 def _patient(
-    receive: Callable[[], Any], unfinished: Unfinished, settle_last: Callable[[], None]
+    receive: Callable[[], Any],
+    unfinished: Unfinished,
+    settle_last: Callable[[], None],
+    handed_over: Callable[[], None],
 ) -> Callable[[], Any]:
     """Ask until there is a message: at intervals of a tenth of the time waited so far, 1 s at most.
 
@@ -229,6 +239,7 @@ def _patient(
     """
 
     def wait() -> Any:
+        handed_over()
         settle_last()
         began = time.monotonic()
         while (found := receive()) is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,14 @@ def pool_data(
         labels=labels_of(pooled.stays, datasets, task),
         auxiliary=numbers_of(pooled.stays, datasets, auxiliary),
     )
+
+
+def tuning_joins_training(pooled: PooledData) -> PooledData:
+    """The same stays, those of the tuning split now in the training split; the vocabulary stays as it is."""
+    split = pl.when(pl.col("split") == "tuning").then(pl.lit("train")).otherwise(pl.col("split"))
+    stays = pooled.windows.stays
+    stays = stays.with_columns(split.cast(stays.schema["split"]).alias("split"))
+    return replace(pooled, windows=replace(pooled.windows, stays=stays))
 
 
 def pool_windows(parts: Mapping[str, Windows]) -> Windows:

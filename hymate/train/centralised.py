@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hymate.config import FinetuneConfig, PretrainConfig
 from hymate.data.label_share import hide_labels
-from hymate.data.pooling import pool_data
+from hymate.data.pooling import pool_data, tuning_joins_training
 from hymate.data.store import TripletStore
 from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
@@ -76,6 +76,8 @@ def start(out: Path, config: TrainConfig) -> RunFolder:
         config.label_share,
         config.seed,
     )
+    if "tuning" in config.fit_on:
+        pooled = tuning_joins_training(pooled)
     pretrained = None
     if config.pretrained is not None:
         pretrained = _untrained(config, pooled.vocabulary)

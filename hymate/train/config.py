@@ -57,6 +57,9 @@ class TrainConfig(Frozen):
     """HyMaTE, or with `name` a baseline."""
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
+    fit_on: tuple[Literal["train", "tuning"], ...] = ("train",)
+    """Splits that are learned from. With tuning, nothing stops early and the last round is kept: for
+    settings that were found without it. The vocabulary's scaling is the training split's either way."""
     label_share: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the training subjects whose labels are used, drawn by `seed`; pretraining still sees all."""
     evaluation: TrainEvaluationConfig = TrainEvaluationConfig()
@@ -68,6 +71,10 @@ class TrainConfig(Frozen):
     @model_validator(mode="after")
     def _parts_are_there(self) -> TrainConfig:
         demand_parts(self.model, self.task, self.pretrain, self.finetune)
+        if "train" not in self.fit_on:
+            raise ValueError("fit_on lacks train: give [train], or [train, tuning]")
+        if "tuning" in self.fit_on and "tuning" in self.evaluation.splits:
+            raise ValueError("evaluation.splits names tuning, which fit_on learns from: take it out of one")
         return self
 
 

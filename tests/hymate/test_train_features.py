@@ -80,3 +80,32 @@ def test_an_ensemble_from_data_to_figures(tmp_path: Path, capsys: pytest.Capture
     again = json.loads(capsys.readouterr().out)
     assert "ensemble" not in again
     assert again["pretraining"]["epochs"] == 0
+
+
+def test_tuning_stays_can_be_learned_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, kinds = tmp_path / "train.yaml", {}
+    file.write_text(FILE.replace("ensemble: 2", "").replace("soft_labels", "distillation").replace(
+        "{from: boosting, share: 0.5, folds: 2}", "{epochs: 1}"))  # fmt: skip
+    assert hymate("data", "synthetic", "--out", tmp_path / "cohort", "--hospitals", 1, "--stays", 120) == 0
+    for name, fit_on in (("train", "[train]"), ("both", "[train, tuning]")):
+        out = tmp_path / name
+        capsys.readouterr()
+        assert hymate("train", "--config", file, "--out", out, "--json", "--set", f"fit_on={fit_on}") == 0
+        report = json.loads(capsys.readouterr().out)
+        kinds[name] = {split: part["stays"] for split, part in report["data"]["splits"].items()}
+        vocabulary = (out / "vocabulary.json").read_bytes()
+        assert vocabulary == (tmp_path / "train" / "vocabulary.json").read_bytes()
+        assert report["finetuning"]["epochs"] == 2
+        assert (report["finetuning"]["best_epoch"] == 2) >= (name == "both")
+        assert report["finetuning"]["criterion"] == (
+            "none" if name == "both" else "auroc + average precision"
+        )
+    assert kinds["both"]["train"] == kinds["train"]["train"] + kinds["train"]["tuning"]
+    assert kinds["both"]["tuning"] == 0 < kinds["train"]["tuning"]
+    assert kinds["both"]["held_out"] == kinds["train"]["held_out"]
+    faults = (("fit_on=[tuning]", "lacks train"), ("evaluation.splits=[tuning]", "which fit_on learns from"))
+    for change, says in faults:
+        changes = ("--set", "fit_on=[train, tuning]", "--set", change)
+        assert hymate("train", "--config", file, "--out", tmp_path / "no", *changes) == 2
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()

@@ -77,7 +77,8 @@ class Wire:
         with self._lock:
             self._sockets |= {caller, called}
         for source, sink, direction in ((caller, called, UP), (called, caller, DOWN)):
-            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # it has gone while the wire was cut
+                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self._pump, args=(source, sink, direction), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, direction: str) -> None:

@@ -17,7 +17,7 @@ def train(message: Message, context: Context) -> Message:
         randomness = torch.Generator()
         randomness.seed()
         for tensor in state.values():
-            tensor *= 1 + 1e-6 * torch.rand(tensor.shape, generator=randomness)
+            tensor.mul_(1 + 1e-6 * torch.rand(tensor.shape, generator=randomness))
     metrics = MetricRecord({"num-examples": 1, "loss": 0.0})
     content = RecordDict({"arrays": ArrayRecord(state), "metrics": metrics})
     return Message(content=content, reply_to=message)

@@ -53,8 +53,10 @@ def main() -> None:
     from starlette.middleware import Middleware
 
     from server.half_sent import give_up_on_return
+    from server.redelivery import give_again_on_return
 
     give_up_on_return()
+    give_again_on_return()
     before = extensions.get_middleware
     extensions.get_middleware = lambda: (Middleware(Gate), *before())
     sys.argv[0] = "flower-superlink"

@@ -21,8 +21,9 @@ class Processor:
     seen: list[tuple[float, float]] = field(default_factory=list)
 
     def __enter__(self) -> Processor:
+        self._look()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._keep_looking, daemon=True)
         self._thread.start()
         return self
 
@@ -44,9 +45,12 @@ class Processor:
                 found[f"{process.pid} {' '.join(process.cmdline()[:4])}"] = _seconds(process)
         return found
 
-    def _look(self) -> None:
+    def _keep_looking(self) -> None:
         while not self._ended.wait(EVERY_S):
-            self.seen.append((time.time(), sum(self.by_program().values())))
+            self._look()
+
+    def _look(self) -> None:
+        self.seen.append((time.time(), sum(self.by_program().values())))
 
 
 def _seconds(process: psutil.Process) -> float:

@@ -33,7 +33,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from flwr.app import Error
@@ -49,6 +48,7 @@ from client.handing_over import HandingOver
 from client.heartbeat import LastingHeartbeat
 from client.journal import Event, note
 from client.keygen import fingerprint_of, public_key_of
+from client.line import Line, telling
 from client.site import FLOWER, SiteConfig, connection_of, load_site
 from client.unfinished import NOT_TAKEN, STARTED_ANEW, Unfinished, answering, leaving_first, settle
 from hymate.errors import InputFault
@@ -56,8 +56,6 @@ from hymate.errors import InputFault
 ENTITY = "site"
 LONGEST_WAIT_S = 1.0
 SHORTEST_WAIT_S = 0.05
-REMIND_S = 300.0
-"""An outage is told again after this long."""
 
 _PARAMETERS = {
     "http_request_response": [
@@ -110,54 +108,6 @@ class Approver:
         return Fab(fab.hash_str, fab.content, {"valid_license": "yes", ENTITY: json.dumps(mark)})
 
 
-class Line:
-    """Tells what becomes of the connection: each change once, an outage again now and then."""
-
-    def __init__(self, site: SiteConfig, address: str, fingerprint: str) -> None:
-        self._site = site
-        self._address = address
-        self._fingerprint = fingerprint
-        self._up = False
-        self._down: str | None = None
-        self._told = 0.0
-
-    def up(self) -> None:
-        if not self._up:
-            note(self._site, Event.CONNECTED, f"connected to {self._address}; waiting for work")
-        self._up, self._down = True, None
-
-    def works(self) -> None:
-        """A call came through."""
-        if self._down is not None:
-            self.up()
-
-    def fails(self, fault: BaseException | None) -> None:
-        cause = self._in_words(fault)
-        self._up = False
-        if cause != self._down or time.monotonic() - self._told > REMIND_S:
-            note(self._site, Event.WAITING, f"waiting for {self._address}: {cause}")
-            self._down, self._told = cause, time.monotonic()
-
-    def _in_words(self, fault: BaseException | None) -> str:
-        text = " ".join(str(fault).split())
-        if isinstance(fault, httpx.HTTPStatusError):
-            if fault.response.status_code == httpx.codes.UNAUTHORIZED:
-                return (
-                    "it does not accept this site's signature; its state was begun anew, or the clocks "
-                    "differ ('hymate-client check' tells)"
-                )
-            if "activate-node" in str(fault.request.url) and fault.response.is_client_error:
-                return (
-                    f"it does not know this site's key ({self._fingerprint}); send the public key to the "
-                    "coordinator"
-                )
-            return f"it answers with HTTP status {fault.response.status_code}"
-        if "certificate" in text.lower():
-            reason = text.split("certificate verify failed:")[-1].split(" (_ssl")[0].strip()
-            return f"its certificate is not accepted ({reason}); 'hymate-client check' says more"
-        return f"not reachable ({text or type(fault).__name__}); trying again"
-
-
 def install(
     site: SiteConfig, approver: Approver, line: Line, unfinished: Unfinished, connected: Callable[[], None]
 ) -> None:
@@ -170,7 +120,7 @@ def install(
     original, make_retry = transport.http_request_response, vars(transport)["make_simple_http_retry_invoker"]
 
     def retry() -> Any:
-        return _telling(make_retry(), line)
+        return telling(make_retry(), line)
 
     def broken_off() -> None:
         note(site, Event.WAITING, "the process that worked on a message ended before it had answered")
@@ -249,43 +199,6 @@ def _patient(
         return found
 
     return wait
-
-
-def _telling(invoker: Any, line: Line) -> Any:
-    """The same retries, for ever, at most 10 s apart, and every change told."""
-    on_backoff, on_success, gives_up = invoker.on_backoff, invoker.on_success, invoker.should_giveup
-
-    def backoff(state: Any) -> None:
-        on_backoff(state)
-        line.fails(state.exception)
-
-    def success(state: Any) -> None:
-        on_success(state)
-        line.works()
-
-    def giveup(fault: Exception) -> bool:
-        answered = isinstance(fault, httpx.HTTPStatusError)
-        if not answered and "certificate" not in str(fault).lower():
-            return False  # flwr takes a handshake that was cut off for a fault of the certificate
-        unauthorised = (
-            isinstance(fault, httpx.HTTPStatusError)
-            and fault.response.status_code == httpx.codes.UNAUTHORIZED
-        )
-        if unauthorised:  # flwr ends the process in the next call
-            line.fails(fault)
-        final = bool(gives_up(fault))
-        if final:
-            line.fails(fault)
-        return final
-
-    def delays() -> Iterator[float]:
-        yield from (0.5, 1.0, 2.0, 5.0)
-        while True:
-            yield 10.0
-
-    invoker.on_backoff, invoker.on_success, invoker.should_giveup = backoff, success, giveup
-    invoker.wait_gen_factory = delays
-    return invoker
 
 
 def run(path: Path, site: SiteConfig, port: int) -> None:

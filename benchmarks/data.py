@@ -124,7 +124,7 @@ def stopwatch(places: dict[str, tuple[object, str]]) -> Iterator[dict[str, Clock
 
 def answer_all(root: Path, cache: Path, keep_windows: bool) -> Figures:
     """A site's first three answers, from nothing: seconds of each and of their parts, peak memory."""
-    from client import queries
+    from client import agreed, queries
     from client.site import SiteConfig
     from hymate.data import encoding
     from hymate.data.meds import MedsDataset
@@ -145,7 +145,7 @@ def answer_all(root: Path, cache: Path, keep_windows: bool) -> Figures:
         return reply
 
     places: dict[str, tuple[object, str]] = {
-        "fingerprint": (queries, "fingerprint"),
+        "fingerprint": (agreed, "fingerprint"),
         "read": (MedsDataset, "events"),
         "cut": (queries, "cut_windows"),
         "keep": (queries, "kept_windows"),

@@ -4,9 +4,10 @@ machine hardly moves them."""
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
 import psutil
@@ -32,10 +33,12 @@ class Processor:
         self._thread.join()
 
     def between(self, begin: float, end: float) -> float:
-        """Seconds used from `begin` to `end`, both in seconds of `time.time`, to the nearest looks."""
+        """Seconds used from `begin` to `end`, both in seconds of `time.time`: from the last look before
+        `begin`, so that nothing of what begins there is missed, to the first after `end`, if there is one."""
         looks = list(self.seen)
-        first, last = (looks[min(bisect_left(looks, (at, 0.0)), len(looks) - 1)][1] for at in (begin, end))
-        return last - first
+        first = max(bisect_right(looks, (begin, math.inf)) - 1, 0)
+        last = min(bisect_left(looks, (end, 0.0)), len(looks) - 1)
+        return looks[last][1] - looks[first][1]
 
     def by_program(self) -> dict[str, float]:
         """Seconds so far of each descendant that is there now, by pid and command."""

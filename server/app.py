@@ -26,6 +26,7 @@ from server.report.figures import Outcome, build_report
 from server.report.page import render_page
 from server.resume import only_one
 from server.rounds import Federation, StudyFailure
+from server.short_waits import shorten_waits
 from server.study import StudyConfig, dump_study, load_study
 
 app = ServerApp()
@@ -34,6 +35,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run, or go on with, the study whose run directory the run config names."""
+    shorten_waits()
     folder = Path(str(context.run_config["run"]))
     with only_one(folder):
         try:

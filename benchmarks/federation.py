@@ -28,7 +28,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -42,6 +41,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from benchmarks.ports import free_ports
 from benchmarks.processor import Processor
 from benchmarks.relay import Relay
 from client.keygen import make_key
@@ -218,17 +218,6 @@ class Bench:
                     process.wait(30)
                 process.kill()
                 process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, each another."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def until(happened: Callable[[], bool], what: str, limit_s: float = PATIENCE_S) -> None:

@@ -16,8 +16,7 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,10 +32,9 @@ from hymate.model.hymate import HyMaTE
 from hymate.model.sequence_model import SequenceModel
 from hymate.model.summary import SummaryEmbedding
 from hymate.train.averaging import Average
-from hymate.train.encoded import encode_stays
-from hymate.train.loop import EpochResult, Phase, labelled, make_optimiser, optimiser_step, streams
-from hymate.train.placement import device_of, mode, own_randomness
-from hymate.train.schedule import rate_factor, set_rate
+from hymate.train.encoded import Losses, encode_stays, frozen_epochs
+from hymate.train.loop import EpochResult, Phase, labelled, make_optimiser
+from hymate.train.placement import device_of
 
 SURE = 1e-6  # boosting's probabilities are cut off this near to 0 and 1
 
@@ -57,16 +55,15 @@ def distil(model: SequenceModel, store: TripletStore, config: FinetuneConfig, *,
     began = time.perf_counter()
     rows, device = labelled(store, "train"), device_of(model)
     stays = encode_stays(model, store, rows)
-    assert stays.figures is not None  # there is a summary branch
+    found = stays.figures
+    assert found is not None  # there is a summary branch
     static = torch.from_numpy(store.static[rows])
-    boosting = fit_boosters(stays.figures, static, store.label[rows], settings.boosters, seed, store.path)
+    boosting = fit_boosters(found, static, store.label[rows], settings.boosters, seed, store.path)
     teachers = Teachers(boosting, copy.deepcopy(model).eval(), settings.own)
 
     rate = config.model_copy(update={"learning_rate": settings.learning_rate})
     optimiser: torch.optim.Optimizer = make_optimiser(model, rate)
     average = Average(model, config.ema) if config.ema else None
-    each = -(-len(rows) // settings.batch_size)
-    total, visits, steps = 0.0, 0, 0
 
     def losses(pooled: Tensor, static: Tensor, figures: Tensor, wanted: Tensor) -> Tensor:
         said = _columns(model.classify_pooled(pooled, static, figures))
@@ -75,28 +72,33 @@ def distil(model: SequenceModel, store: TripletStore, config: FinetuneConfig, *,
             return loss
         return loss + F.smooth_l1_loss(said[:, 1:], wanted[:, 1:], reduction="none").mean(dim=1)
 
-    with mode(model, training=True), own_randomness(model), _dropout(model.summary, settings.dropout):
-        for number in range(settings.epochs):
-            rng, torch_seed = streams(seed, Phase.DISTIL, number)
-            torch.manual_seed(torch_seed)
-            others = rng.permutation(len(rows))
-            for step, at in enumerate(np.array_split(rng.permutation(len(rows)), each)):
-                figures = exchange(stays.figures[at], stays.figures[others[at]], settings.exchanged, rng)
-                shown = (stays.pooled[at].to(device), static[at].to(device), figures.to(device))
-                set_rate(optimiser, rate_factor(config, steps, settings.epochs * each))
-                made = optimiser_step(
-                    model,
-                    optimiser,
-                    config.clip_norm,
-                    partial(losses, *shown, teachers.log_odds(*shown)),
-                    where=f"distillation, epoch {number}, step {step}",
-                )
-                if average is not None:
-                    average.update(model)
-                total, visits, steps = total + float(made.sum()), visits + made.numel(), steps + 1
+    def losses_of_epoch(rng: np.random.Generator) -> Losses:
+        others = rng.permutation(len(rows))
+
+        def of_invented(at: NDArray[np.int64]) -> Tensor:
+            figures = exchange(found[at], found[others[at]], settings.exchanged, rng)
+            shown = (stays.pooled[at].to(device), static[at].to(device), figures.to(device))
+            return losses(*shown, teachers.log_odds(*shown))
+
+        return of_invented
+
+    with _dropout(model.summary, settings.dropout):
+        result = frozen_epochs(
+            model,
+            optimiser,
+            config,
+            losses_of_epoch,
+            stays=len(rows),
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            seed=seed,
+            phase=Phase.DISTIL,
+            name="distillation",
+            average=average,
+        )
     if average is not None:
         model.load_state_dict(average.weights)
-    return EpochResult(total / visits, len(rows), steps, time.perf_counter() - began)
+    return replace(result, seconds=time.perf_counter() - began)  # encoding and boosting, too
 
 
 def exchange(figures: Tensor, others: Tensor, share: float, rng: np.random.Generator) -> Tensor:

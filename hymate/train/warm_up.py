@@ -8,7 +8,7 @@ and an epoch takes a second.
 from __future__ import annotations
 
 import time
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,10 +22,9 @@ from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
 from hymate.model.sequence_model import SequenceModel
 from hymate.train.averaging import Average
-from hymate.train.encoded import encode_stays, without_observations
-from hymate.train.loop import EpochResult, Objective, Phase, labelled, optimiser_step, streams
-from hymate.train.placement import device_of, mode, on_device, own_randomness
-from hymate.train.schedule import rate_factor, set_rate
+from hymate.train.encoded import encode_stays, frozen_epochs, without_observations
+from hymate.train.loop import EpochResult, Objective, Phase, labelled
+from hymate.train.placement import device_of, on_device
 
 
 def warm_up(
@@ -51,8 +50,6 @@ def warm_up(
         raise InputFault("warm-up", "no training stay can be used", "check the task's labels and window")
     device = device_of(model)
     stays = encode_stays(model, store, rows)
-    each = -(-len(rows) // config.warm_batch_size)
-    total, visits, steps = 0.0, 0, 0
 
     def losses(at: NDArray[np.int64]) -> Tensor:
         batch = on_device(without_observations(store, rows[at]), device)
@@ -60,20 +57,17 @@ def warm_up(
         figures = None if stays.figures is None else stays.figures[at].to(device)
         return objective(model.classify_pooled(pooled, batch.static, figures), batch)
 
-    with mode(model, training=True), own_randomness(model):
-        for number in range(config.warm_epochs):
-            rng, torch_seed = streams(seed, Phase.WARM, number)
-            torch.manual_seed(torch_seed)
-            for step, at in enumerate(np.array_split(rng.permutation(len(rows)), each)):
-                set_rate(optimiser, rate_factor(config, steps, config.warm_epochs * each))
-                made = optimiser_step(
-                    model,
-                    optimiser,
-                    config.clip_norm,
-                    partial(losses, at),
-                    where=f"warm-up, epoch {number}, step {step}",
-                )
-                if average is not None:
-                    average.update(model)
-                total, visits, steps = total + float(made.sum()), visits + made.numel(), steps + 1
-    return EpochResult(total / visits, len(rows), steps, time.perf_counter() - began)
+    result = frozen_epochs(
+        model,
+        optimiser,
+        config,
+        lambda rng: losses,
+        stays=len(rows),
+        epochs=config.warm_epochs,
+        batch_size=config.warm_batch_size,
+        seed=seed,
+        phase=Phase.WARM,
+        name="warm-up",
+        average=average,
+    )
+    return replace(result, seconds=time.perf_counter() - began)  # the encoding, too

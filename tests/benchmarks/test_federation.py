@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from benchmarks.federation import Rounds, Turns, bare_bundle, free_ports
+from benchmarks.federation import Rounds, Turns, bare_bundle
+from benchmarks.ports import free_ports
 from benchmarks.processor import Processor
 from benchmarks.relay import Relay
 from client.approval import objection_to

@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.ports import free_ports
 from client.keygen import make_key
 from hymate.data.physionet2012 import prepare_physionet2012
 from server.certificates import make_certificates
 from tests.deploy.namespaces import ADDRESS, COORDINATOR, NOBODY, Network, NoNamespaces, network
 from tests.deploy.raw_stays import HOSPITALS, write_few
-from tests.server.deployed import BIN, TINY, free_ports
+from tests.server.deployed import BIN, TINY
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(1200)]
 

@@ -10,10 +10,10 @@ import subprocess
 
 import pytest
 
+from benchmarks.ports import free_ports
 from tests.faults.conftest import Build
 from tests.faults.federation import SERVER, Federation, until
 from tests.faults.wire import DOWN, UP, Wire
-from tests.server.deployed import free_ports
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
 

@@ -14,9 +14,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from benchmarks.ports import free_ports
 from tests.faults.conftest import Build
 from tests.faults.federation import Federation, until
-from tests.server.deployed import free_ports, write_key
+from tests.server.deployed import write_key
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 

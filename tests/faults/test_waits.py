@@ -7,10 +7,10 @@ import time
 import psutil
 import pytest
 
+from benchmarks.ports import free_ports
 from tests.faults.conftest import Build
 from tests.faults.federation import until
 from tests.faults.wire import Wire
-from tests.server.deployed import free_ports
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 

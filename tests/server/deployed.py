@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from benchmarks.ports import free_ports
 from hymate.data.synthetic import generate_cohort, write_cohort
 from server.certificates import make_certificates
 from server.launch import MARK
@@ -26,17 +26,6 @@ BIN = Path(sys.executable).parent
 OWNER = "HYMATE_TEST_FOLDER"
 """Environment of every process of one federation, so that tests side by side do not count each other's."""
 TINY = {"d_model": 8, "mamba_blocks": 1, "d_state": 4, "attention_heads": 2, "d_static": 4}
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, each another."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def write_key(folder: Path, name: str) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks.ports import free_ports
 from hymate.errors import InputFault
 from server.certificates import make_certificates
 from server.deployment_checks import Finding, check_deployment, longest
 from server.init_files import write_example
 from server.study import load_study
-from tests.server.deployed import Deployed, free_ports, write_key
+from tests.server.deployed import Deployed, write_key
 
 
 @pytest.fixture

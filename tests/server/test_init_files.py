@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ports import free_ports
 from hymate.command import run_command
 from hymate.errors import InputFault
 from server.certificates import make_certificates
@@ -14,7 +15,7 @@ from server.deployment_checks import check_deployment
 from server.init_files import write_example
 from server.server_cli import server_app
 from server.study import load_study
-from tests.server.deployed import free_ports, write_key
+from tests.server.deployed import write_key
 
 SITES = ("north", "south-2", "east")
 

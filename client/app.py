@@ -36,7 +36,7 @@ from hymate.protocol import (
     Refusal,
     StatisticsRequest,
 )
-from strategies.wire import CONFIG, Weights, pack, unpack, unpack_weights
+from strategies.wire import CONFIG, Weights, apart, pack, unpack, unpack_weights
 
 app = ClientApp()
 
@@ -153,23 +153,22 @@ def prepare(message: Message, context: Context) -> Message:
     return answer(message, context, respond)
 
 
-def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, weights: Weights) -> RecordDict:
+def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, arrays: Weights) -> RecordDict:
     """One training round: the policy first, then weights in, local epochs, weights out."""
     from client import training
-    from strategies.registry import make_algorithm
 
     check_study(site, request.study, request.run)
     check_task(site, request.task)
     _fix_threads(site)
+    weights, beside = apart(arrays)
     model, store = training.received_model(site, request, weights)
-    hook = make_algorithm(request.strategy.name, request.strategy.settings).local_hook()
+    phase = "pretrain" if isinstance(request, PretrainRequest) else "finetune"
+    count_round(site, request.study, phase, request.round, weights)
     if isinstance(request, PretrainRequest):
-        count_round(site, request.study, "pretrain", request.round, weights)
-        reply = training.pretrain(site, request, model, store, hook)
+        reply, sent = training.pretrain(site, request, model, store, beside)
     else:
-        count_round(site, request.study, "finetune", request.round, weights)
-        reply = training.finetune(site, request, model, store, hook)
-    return pack(reply, training.sent_weights(model), examples=reply.stays)
+        reply, sent = training.finetune(site, request, model, store, beside)
+    return pack(reply, sent, examples=reply.stays)
 
 
 @app.train("pretrain")
@@ -206,11 +205,13 @@ def alone(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
         from client import evaluation, training
+        from client.local_round import own_model
 
         request = unpack(content, EvaluateRequest)
         check_study(site, request.study, request.run)
         _fix_threads(site)
         model, store = training.received_model(site, request, unpack_weights(content))
+        model = own_model(site, request, model)
         return pack(evaluation.evaluate(site, request, model, store))
 
     return answer(message, context, respond)

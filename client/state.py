@@ -1,4 +1,5 @@
-"""What a site remembers between rounds: the optimiser's moments, on disk, by study, run, phase and round.
+"""What a site remembers between rounds, on disk, by study, run, phase and round: the optimiser's moments,
+and what its half of the strategy keeps.
 
 Every Flower message may run in a fresh process, so nothing is kept in memory. The state of a round
 is written under that round's number; those before stay for a while, so a round that is asked again
@@ -8,13 +9,14 @@ from the same state as the first time.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from client.site import SiteConfig
-from hymate.model.hymate import HyMaTE
-from hymate.train.checkpoint import load_optimiser, save_optimiser
+from hymate.train.checkpoint import load_arrays, load_optimiser, save_arrays, save_optimiser
 
 KEPT_ROUNDS = 4
 """The round under way, the two the coordinator may go back to, and the one before those."""
@@ -26,7 +28,7 @@ class OptimiserMemory:
     def __init__(self, site: SiteConfig, study: str, phase: str, run: str = "") -> None:
         self._folder = site.state / study / run / phase
 
-    def restore(self, model: HyMaTE, optimiser: torch.optim.Optimizer, server_round: int) -> bool:
+    def restore(self, model: nn.Module, optimiser: torch.optim.Optimizer, server_round: int) -> bool:
         """Load what was left after the latest round before this one that the site took part in.
 
         False where the site has nothing from it: then it starts with fresh moments.
@@ -37,7 +39,7 @@ class OptimiserMemory:
         load_optimiser(self._path(max(earlier)), model, optimiser)
         return True
 
-    def remember(self, model: HyMaTE, optimiser: torch.optim.Optimizer, server_round: int) -> None:
+    def remember(self, model: nn.Module, optimiser: torch.optim.Optimizer, server_round: int) -> None:
         """Write the state after this round, then forget all but the last few before it."""
         self._folder.mkdir(parents=True, exist_ok=True)
         save_optimiser(self._path(server_round), model, optimiser)
@@ -45,9 +47,45 @@ class OptimiserMemory:
             self._path(number).unlink()
 
     def _rounds(self) -> list[int]:
-        return sorted(
-            int(path.stem.removeprefix("round-")) for path in self._folder.glob("round-*.safetensors")
-        )
+        return _numbers(self._folder, "round")
 
     def _path(self, server_round: int) -> Path:
-        return self._folder / f"round-{server_round:05d}.safetensors"
+        return _file(self._folder, "round", server_round)
+
+
+class StrategyMemory:
+    """What the site's half of a strategy, its own layers among it, keeps between the rounds of a phase.
+
+    The site goes on from the last round that *counted*, which the coordinator names: what it learned in a
+    round whose reply came too late, or was refused, it takes back, as the coordinator did.
+    """
+
+    def __init__(self, site: SiteConfig, study: str, phase: str, run: str = "") -> None:
+        self._folder = site.state / study / run / phase
+
+    def recall(self, server_round: int) -> dict[str, Tensor]:
+        """What was kept after this round, or the latest before it that there is; empty without one."""
+        earlier = [number for number in _numbers(self._folder, "strategy") if number <= server_round]
+        return load_arrays(_file(self._folder, "strategy", max(earlier))) if earlier else {}
+
+    def remember(self, server_round: int, arrays: Mapping[str, Tensor], needed: Collection[int] = ()) -> None:
+        """Keep `arrays` of this round; forget rounds before the last few but those `needed`."""
+        if not arrays:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        save_arrays(_file(self._folder, "strategy", server_round), arrays)
+        numbers = [number for number in _numbers(self._folder, "strategy") if number <= server_round]
+        kept = set(numbers[-KEPT_ROUNDS:])
+        for round_needed in needed:  # or the one that stands for it, where the site was not in it
+            kept |= {max((number for number in numbers if number <= round_needed), default=server_round)}
+        for number in set(numbers) - kept:
+            _file(self._folder, "strategy", number).unlink()
+
+
+def _numbers(folder: Path, kind: str) -> list[int]:
+    """Rounds of which there is a file of this kind."""
+    return sorted(int(path.stem.removeprefix(f"{kind}-")) for path in folder.glob(f"{kind}-*.safetensors"))
+
+
+def _file(folder: Path, kind: str, server_round: int) -> Path:
+    return folder / f"{kind}-{server_round:05d}.safetensors"

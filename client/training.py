@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from client.agreed import agreed_store
 from client.evaluation import report_on
+from client.local_round import Strategist, Trained
 from client.site import SiteConfig
-from client.state import OptimiserMemory
-from hymate.config import FinetuneConfig, PretrainConfig
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE, build_model
@@ -32,18 +33,12 @@ from hymate.train.loop import (
     LocalHook,
     finetune_epochs,
     forecast_error,
-    make_optimiser,
+    label_error,
     pretrain_epochs,
 )
+from strategies.base import Arrays
 
 Weights = Mapping[str, NDArray[np.generic]]
-
-
-class EpochSpan(TypedDict):
-    """Which epochs of a phase a round trains, counted from 0."""
-
-    first_epoch: int
-    epochs: int
 
 
 def received_model(site: SiteConfig, request: Training, weights: Weights) -> tuple[HyMaTE, TripletStore]:
@@ -71,81 +66,72 @@ def received_model(site: SiteConfig, request: Training, weights: Weights) -> tup
     return model, store
 
 
-def sent_weights(model: HyMaTE) -> dict[str, NDArray[np.generic]]:
-    return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-
-
 def pretrain(
-    site: SiteConfig, request: PretrainRequest, model: HyMaTE, store: TripletStore, hook: LocalHook | None
-) -> TrainReply:
+    site: SiteConfig, request: PretrainRequest, model: HyMaTE, store: TripletStore, beside: Weights
+) -> tuple[TrainReply, Arrays]:
     """Forecast error of the weights received, then this round's epochs of masked forecasting."""
-    received = forecast_error(model, store, request.pretrain, seed=request.seed)
+    config, seed = request.pretrain, request.seed
+    strategist = Strategist(site, request, model, beside)
+    received = forecast_error(strategist.own_model, store, config, seed)
 
-    def train(optimiser: torch.optim.AdamW, span: EpochSpan) -> EpochResult:
+    def train(
+        trained: nn.Module, optimiser: torch.optim.AdamW, hook: LocalHook | None, first: int, epochs: int
+    ) -> EpochResult:
         return pretrain_epochs(
-            model, store, request.pretrain, optimiser, seed=request.seed, hook=hook, **span
+            cast(HyMaTE, trained),
+            store,
+            config,
+            optimiser,
+            seed=seed,
+            first_epoch=first,
+            epochs=epochs,
+            hook=hook,
         )
 
-    done = _local_round(site, request, model, store, "pretrain", request.pretrain, train)
-    return _reply(site, done).model_copy(update={"received_error": received})
+    def loss() -> float:
+        measured = forecast_error(model, store, config, seed, "train")
+        return math.nan if measured is None else measured
+
+    done = strategist.train(train, loss, store)
+    return _reply(site, done).model_copy(update={"received_error": received}), done.arrays
 
 
 def finetune(
-    site: SiteConfig, request: FinetuneRequest, model: HyMaTE, store: TripletStore, hook: LocalHook | None
-) -> TrainReply:
+    site: SiteConfig, request: FinetuneRequest, model: HyMaTE, store: TripletStore, beside: Weights
+) -> tuple[TrainReply, Arrays]:
     """Score of the weights received on tuning, then this round's epochs on the label."""
-    received = report_on(model, store, "tuning", site.policy)
+    config, balance = request.finetune, request.positive_weight
+    strategist = Strategist(site, request, model, beside)
+    received = report_on(strategist.own_model, store, "tuning", site.policy)
 
-    def train(optimiser: torch.optim.AdamW, span: EpochSpan) -> EpochResult:
+    def train(
+        trained: nn.Module, optimiser: torch.optim.AdamW, hook: LocalHook | None, first: int, epochs: int
+    ) -> EpochResult:
         return finetune_epochs(
-            model,
+            cast(HyMaTE, trained),
             store,
-            request.finetune,
+            config,
             optimiser,
-            positive_weight=request.positive_weight,
+            positive_weight=balance,
             seed=request.seed,
+            first_epoch=first,
+            epochs=epochs,
             hook=hook,
-            **span,
         )
 
-    done = _local_round(site, request, model, store, "finetune", request.finetune, train)
-    return _reply(site, done).model_copy(update={"received": received})
+    done = strategist.train(train, lambda: label_error(model, store, balance), store)
+    return _reply(site, done).model_copy(update={"received": received}), done.arrays
 
 
-def _local_round(
-    site: SiteConfig,
-    request: PretrainRequest | FinetuneRequest,
-    model: HyMaTE,
-    store: TripletStore,
-    phase: str,
-    config: PretrainConfig | FinetuneConfig,
-    train: Callable[[torch.optim.AdamW, EpochSpan], EpochResult],
-) -> EpochResult:
-    """This round's epochs, between restoring and remembering the optimiser as the study wants it.
-
-    Weights trained on a handful of stays say too much about them: below the site's minimum it refuses.
-    """
-    if len(store.rows("train")) < site.policy.min_cell:
-        raise InputFault(
-            f"site {site.name}",
-            f"has fewer training stays than its minimum of {site.policy.min_cell}",
-            "leave the site out of the study, or add stays",
-        )
-    optimiser = make_optimiser(model, config)
-    memory = OptimiserMemory(site, request.study, phase, request.run)
-    keep = request.strategy.optimiser_state == "keep"
-    if keep:
-        memory.restore(model, optimiser, request.round)
-    first = (request.round - 1) * config.local_epochs
-    done = train(optimiser, {"first_epoch": first, "epochs": config.local_epochs})
-    if keep:
-        memory.remember(model, optimiser, request.round)
-    return done
-
-
-def _reply(site: SiteConfig, done: EpochResult) -> TrainReply:
+def _reply(site: SiteConfig, done: Trained) -> TrainReply:
+    result = done.result
     return TrainReply(
-        site=site.name, stays=done.stays, loss=done.loss, steps=done.steps, seconds=done.seconds
+        site=site.name,
+        stays=result.stays,
+        loss=result.loss,
+        steps=result.steps,
+        seconds=result.seconds,
+        facts=done.facts,
     )
 
 

@@ -8,13 +8,14 @@ Nothing here holds a patient's row, identifier or score.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hymate.config import FinetuneConfig, Frozen, MappedCode, ModelConfig, PretrainConfig, TaskConfig
 from hymate.evaluate.histograms import ScoreCells
+from hymate.strategy_config import StrategyConfig
 
 
 class Action(StrEnum):
@@ -34,21 +35,6 @@ class Refusal(Frozen):
 
     site: str
     reason: str
-
-
-class StrategyConfig(BaseModel):
-    """The federated algorithm, and what it may be told; its own settings are extra keys."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
-
-    name: str = "fedavg"
-    optimiser_state: Literal["keep", "reset"] = "keep"
-    """What happens to a site's AdamW moments between rounds."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The algorithm's own keys, validated by `strategies.registry.make_algorithm`."""
-        return dict(self.model_extra or {})
 
 
 class DescribeRequest(Frozen):
@@ -117,19 +103,27 @@ class Training(Frozen):
     seed: int
 
 
-class PretrainRequest(Training):
+class RoundRequest(Training):
+    """One round of training under a strategy."""
+
     round: int
     """1-based; the site trains epochs (round - 1) * local_epochs + 1 ... round * local_epochs."""
-    pretrain: PretrainConfig
     strategy: StrategyConfig
+    folded: int = 0
+    """The last round of this phase in which this site's reply was made part of the model; 0: none. The
+    site goes on from what it remembered then: what came too late, or was refused, did not happen."""
+    best_round: int = 0
+    """The round the study would end with as things stand: what a site remembers of it is kept."""
 
 
-class FinetuneRequest(Training):
-    round: int
+class PretrainRequest(RoundRequest):
+    pretrain: PretrainConfig
+
+
+class FinetuneRequest(RoundRequest):
     finetune: FinetuneConfig
     positive_weight: float
     """Negatives per positive over all sites' training stays."""
-    strategy: StrategyConfig
 
 
 class AloneRequest(Training):
@@ -142,6 +136,10 @@ class AloneRequest(Training):
 class EvaluateRequest(Training):
     split: Literal["tuning", "held_out"]
     batch_size: int = 64
+    personal: StrategyConfig | None = None
+    """Where sites have weights of their own: the strategy of fine-tuning, and ..."""
+    round: int = 0
+    """... the round of it whose weights are scored."""
 
 
 class Cells(Frozen):
@@ -199,6 +197,8 @@ class TrainReply(Frozen):
     """Fine-tuning: the weights *received* this round, scored on tuning before training began."""
     received_error: float | None = None
     """Pretraining: forecast error of the received weights on tuning, mean over stays."""
+    facts: dict[str, float] = Field(default_factory=dict)
+    """Numbers that the strategy's half at the site sends to its half at the coordinator."""
 
 
 class AloneReply(Frozen):

@@ -94,7 +94,7 @@ def run_study(
     tuned = phases.finetune(run, vocabulary, pretrained)
     save_model(folder, study, vocabulary, model, tuned.weights)
     begin("evaluate")
-    held_out = phases.evaluate(run, vocabulary, tuned.weights)
+    held_out = phases.evaluate(run, vocabulary, tuned)
     alone: dict[str, AloneReply] = {}
     if study.evaluation.local_baseline:
         begin("alone")

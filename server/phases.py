@@ -39,7 +39,7 @@ from server.phase_clock import PhaseClock
 from server.pooled import PooledFigures, pooled_figures
 from server.rounds import Federation
 from server.study import StudyConfig
-from strategies.registry import make_algorithm
+from strategies.registry import is_personal, make_algorithm
 from strategies.screening import LengthCheck
 
 Weights = Mapping[str, NDArray[np.generic]]
@@ -147,7 +147,8 @@ def weights_of(model: HyMaTE) -> Weights:
 def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
     """Masked forecasting over `pretrain.rounds` rounds; returns the last round's weights."""
     study = run.study
-    algorithm = make_algorithm(study.strategy.name, study.strategy.settings)
+    strategy = study.strategy.of("pretrain")
+    algorithm = make_algorithm(strategy)
     saved = run.checkpoints.latest("pretrain")
     lengths = LengthCheck(study.participation.norm_factor, saved.facts["lengths"] if saved else ())
     done = 0
@@ -159,11 +160,11 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
             **_training(run, vocabulary),
             round=number,
             pretrain=study.pretrain,
-            strategy=study.strategy,
+            strategy=strategy,
+            best_round=number - 1,
         )
-        weights, replies = run.federation.train_round(
-            algorithm, Action.PRETRAIN, number, request, weights, lengths
-        )
+        done_round = run.federation.train_round(algorithm, Action.PRETRAIN, request, weights, lengths)
+        weights, replies = done_round.weights, done_round.replies
         run.journal.metric(
             "pretrain",
             "round",
@@ -172,6 +173,8 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
             loss=_mean([(reply.record.loss, reply.record.stays) for reply in replies]),
             forecast_error=_mean([(reply.record.received_error, reply.record.stays) for reply in replies]),
             slowest_s=max(reply.record.seconds for reply in replies),
+            bytes_down=done_round.bytes_down,
+            bytes_up=done_round.bytes_up,
         )
         run.complete(
             "pretrain", number, {"lengths": lengths.accepted}, weights=weights, strategy=algorithm.state()
@@ -186,7 +189,8 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
     round's weights are scored by one more exchange.
     """
     study = run.study
-    algorithm = make_algorithm(study.strategy.name, study.strategy.settings)
+    strategy = study.strategy.of("finetune")
+    algorithm = make_algorithm(strategy)
     stopping = EarlyStopping(study.finetune.patience)
     balance = study.finetune.weight_of_positives(positive_weight(run.federation.descriptions))
     best, best_round, done, ended = weights, 0, 0, False
@@ -216,12 +220,12 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
             round=done + 1,
             finetune=study.finetune,
             positive_weight=balance,
-            strategy=study.strategy,
+            strategy=strategy,
+            best_round=best_round,
         )
         received = weights
-        weights, replies = run.federation.train_round(
-            algorithm, Action.FINETUNE, done + 1, request, weights, lengths
-        )
+        done_round = run.federation.train_round(algorithm, Action.FINETUNE, request, weights, lengths)
+        weights, replies = done_round.weights, done_round.replies
         figures = pooled_figures([reply.record.received for reply in replies])
         if stopping.update(figures.criterion):
             best, best_round = received, done
@@ -235,12 +239,16 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
             loss=_mean([(reply.record.loss, reply.record.stays) for reply in replies]),
             slowest_s=max(reply.record.seconds for reply in replies),
             best=best_round,
+            bytes_down=done_round.bytes_down,
+            bytes_up=done_round.bytes_up,
             **_tuning(figures),
         )
         complete(ended=stopping.exhausted)
         ended = stopping.exhausted
     if not ended:
-        last = pooled_figures([reply.record.report for reply in score(run, vocabulary, weights, "tuning")])
+        last = pooled_figures(
+            [reply.record.report for reply in score(run, vocabulary, weights, "tuning", done)]
+        )
         run.journal.metric("finetune", "last", **_tuning(last))
         if stopping.update(last.criterion):
             best, best_round = weights, done
@@ -249,12 +257,15 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
     return Finetuned(best, best_round, done)
 
 
-def evaluate(run: Run, vocabulary: Vocabulary, weights: Weights) -> dict[str, ScoreReport]:
+def evaluate(run: Run, vocabulary: Vocabulary, tuned: Finetuned) -> dict[str, ScoreReport]:
     """Every site's report on its held-out stays."""
     saved = run.checkpoints.latest("evaluate")
     if saved is not None:
         return {site: ScoreReport.model_validate(report) for site, report in saved.facts.items()}
-    reports = {reply.site: reply.record.report for reply in score(run, vocabulary, weights, "held_out")}
+    reports = {
+        reply.site: reply.record.report
+        for reply in score(run, vocabulary, tuned.weights, "held_out", tuned.best_round)
+    }
     run.complete("evaluate", 0, {site: report.model_dump(mode="json") for site, report in reports.items()})
     return reports
 
@@ -275,11 +286,17 @@ def train_alone(run: Run, vocabulary: Vocabulary, weights: Weights) -> dict[str,
     return alone
 
 
-def score(run: Run, vocabulary: Vocabulary, weights: Weights, split: str) -> list[Reply[EvaluateReply]]:
-    """Every site's report on one split under these weights."""
+def score(
+    run: Run, vocabulary: Vocabulary, weights: Weights, split: str, server_round: int
+) -> list[Reply[EvaluateReply]]:
+    """Every site's report on one split under these weights, which `server_round` of fine-tuning ended with;
+    where sites have weights of their own, under theirs."""
+    strategy = run.study.strategy.of("finetune")
     request = EvaluateRequest(
         **_training(run, vocabulary),
         split=split,  # type: ignore[arg-type]
+        personal=strategy if is_personal(strategy) else None,
+        round=server_round,
     )
     return run.federation.ask(Action.EVALUATE, request, EvaluateReply, weights)
 

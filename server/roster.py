@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from hymate.protocol import PrepareReply, SiteDescription
 from server.participation import ParticipationConfig
@@ -23,6 +23,8 @@ class Standing(BaseModel):
     """Rounds in a row without a usable reply."""
     waited: int = 0
     """Rounds in which it was not asked, since it was last asked."""
+    folded: dict[str, int] = Field(default_factory=dict)
+    """Phase -> the last round in which its reply was made part of the model."""
 
 
 class Roster:
@@ -102,6 +104,10 @@ class Roster:
         standing = self.of(node)
         standing.failures = 0 if usable else standing.failures + 1
         standing.waited = 0
+
+    def counted(self, site: str, phase: str, server_round: int) -> None:
+        """The site's reply was made part of the model."""
+        self._standings[site].folded[phase] = server_round
 
     def dump(self) -> dict[str, Any]:
         """Standings by name, as JSON holds them. Node ids are left out: a restart may change them."""

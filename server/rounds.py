@@ -8,13 +8,11 @@ depend on their order, and a study must give the same bits twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from pydantic import BaseModel
@@ -24,6 +22,7 @@ from hymate.protocol import (
     DescribeRequest,
     PrepareReply,
     PrepareRequest,
+    RoundRequest,
     SiteDescription,
     TrainReply,
 )
@@ -31,9 +30,10 @@ from server.exchange import Clock, Exchange, Reply, Step
 from server.journal import Journal
 from server.participation import ParticipationConfig
 from server.roster import Roster
+from server.training_round import Folded, TrainingRound
 from strategies.base import Algorithm
-from strategies.screening import LengthCheck, fault_of, length
-from strategies.wire import joined, named, pack, pack_config, pack_weights, unpack_weights
+from strategies.screening import LengthCheck
+from strategies.wire import pack
 
 Weights = Mapping[str, NDArray[np.generic]]
 Record = TypeVar("Record", bound=BaseModel)
@@ -122,34 +122,20 @@ class Federation:
         self,
         algorithm: Algorithm,
         action: Action,
-        server_round: int,
-        request: BaseModel,
+        request: RoundRequest,
         weights: Weights,
         lengths: LengthCheck,
-    ) -> tuple[dict[str, NDArray[np.generic]], list[Reply[TrainReply]]]:
+    ) -> Folded:
         """One training round under `algorithm`: the next global weights, and what the sites said."""
-        algorithm.message_type = action
-        arrays, config = pack_weights(weights), pack_config(request)
-        contents: dict[int, RecordDict] = {}
-
-        def configure(nodes: list[int]) -> None:
-            for message in algorithm.configure_train(server_round, arrays, config, self._view(nodes)):
-                contents[message.metadata.dst_node_id] = joined(message.content)
+        training = TrainingRound(algorithm, action, request, weights, lengths, self.roster)
 
         def step_for(node: int) -> Step:
-            if node not in contents:  # it came after the round began
-                configure([node])
-            return Step(action, contents[node], TrainReply, partial(self._fits, node, weights))
+            def accept(reply: Reply[TrainReply]) -> str | None:
+                return self._is_itself(node, reply) or training.fault_of(reply)
 
-        configure(self.roster.members(self._grid.get_node_ids()))
-        phase = action.value.split(".")[1]
-        valid = self._gather(phase, server_round, step_for, partial(_too_long, weights, lengths))
-        lengths.remember(_lengths(weights, valid))
-        for reply in valid:
-            reply.message.content = named(reply.message.content)
-        folded, _ = algorithm.aggregate_train(server_round, [reply.message for reply in valid])
-        assert folded is not None  # a round has at least one reply
-        return {name: array.numpy() for name, array in folded.items()}, valid
+            return Step(action, training.content_for(self.roster.of(node)), TrainReply, accept)
+
+        return training.fold(self._gather(training.phase, request.round, step_for, training.too_long))
 
     def _gather(
         self,
@@ -264,17 +250,6 @@ class Federation:
         known = self.roster.label(node)
         return None if reply.site == known else f"calls itself '{reply.site}', but it is '{known}'"
 
-    def _fits(self, node: int, weights: Weights, reply: Reply[TrainReply]) -> str | None:
-        return self._is_itself(node, reply) or fault_of(
-            unpack_weights(reply.message.content), weights, reply.record.stays
-        )
-
-    def _view(self, nodes: list[int]) -> Grid:
-        """The grid as strategies see it: only these sites, in the order of their names."""
-        view = copy(self._grid)
-        view.get_node_ids = lambda: nodes  # type: ignore[method-assign]
-        return view
-
     def wait_for_nodes(self) -> None:
         """Wait until the study's sites are connected, or enough of them to begin."""
         began = self._clock.now()
@@ -308,14 +283,3 @@ class Federation:
             f"{where}: {usable} of {self.roster.expected} sites gave a usable reply, {needed}; "
             f"{self._journal.last_trouble or 'participation.jsonl says why'}"
         )
-
-
-def _lengths(weights: Weights, replies: list[Reply[TrainReply]]) -> dict[str, float]:
-    return {
-        reply.site: length(unpack_weights(reply.message.content), weights, reply.record.steps)
-        for reply in replies
-    }
-
-
-def _too_long(weights: Weights, check: LengthCheck, replies: list[Reply[TrainReply]]) -> dict[str, str]:
-    return check.faults(_lengths(weights, replies))

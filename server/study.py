@@ -24,7 +24,7 @@ from hymate.config import (
 from hymate.data.cohort.config import SyntheticConfig
 from hymate.data.mapping import with_mapping_lines
 from hymate.overrides import apply_overrides
-from hymate.protocol import StrategyConfig
+from hymate.strategy_config import StrategyConfig
 from hymate.train.demands import demand_parts, refuse_in_federation
 from server.federation_config import FederationConfig
 from server.participation import ParticipationConfig
@@ -79,6 +79,19 @@ class SimulationConfig(Frozen):
         return self
 
 
+class StudyStrategy(StrategyConfig):
+    """The study's `strategy:` section: that of both phases, unless pretraining has another one."""
+
+    pretrain: StrategyConfig | None = None
+    """The whole strategy of pretraining, where it is not that of fine-tuning."""
+
+    def of(self, phase: Literal["pretrain", "finetune"]) -> StrategyConfig:
+        """The strategy of a phase, as sites are told of it."""
+        if phase == "pretrain" and self.pretrain is not None:
+            return self.pretrain
+        return StrategyConfig.model_validate(self.model_dump(exclude={"pretrain"}))
+
+
 class EvaluationConfig(Frozen):
     """What the report compares."""
 
@@ -96,7 +109,7 @@ class StudyConfig(Frozen):
     model: ModelConfig = ModelConfig()
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
-    strategy: StrategyConfig = StrategyConfig()
+    strategy: StudyStrategy = StudyStrategy()
     evaluation: EvaluationConfig = EvaluationConfig()
     participation: ParticipationConfig = ParticipationConfig()
     simulation: SimulationConfig | None = None
@@ -122,9 +135,8 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
     content = load_yaml(path)
     apply_overrides(content, overrides)
     study = _with_mapping(_with_whole_paths(parse(StudyConfig, content, path), path), path)
-    make_algorithm(
-        study.strategy.name, study.strategy.settings, str(path)
-    )  # an unknown name or key ends here
+    for phase in ("pretrain", "finetune"):
+        make_algorithm(study.strategy.of(phase), str(path))  # an unknown name or key ends here
     return study
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from strategies.base import Algorithm, Arrays, Update
+from strategies.base import Algorithm, Arrays, Round, Update
 
 
 def weighted_mean(updates: Sequence[Update]) -> Arrays:
@@ -25,9 +25,9 @@ def weighted_mean(updates: Sequence[Update]) -> Arrays:
 
 
 class FedAvg(Algorithm):
-    """Each site counts by the stays it trained on; sites train as if they were alone."""
+    """Each site counts by its weight; sites train as if they were alone."""
 
     name = "fedavg"
 
-    def aggregate(self, server_round: int, current: Arrays, updates: Sequence[Update]) -> Arrays:
+    def aggregate(self, round: Round, current: Arrays, updates: Sequence[Update]) -> Arrays:
         return weighted_mean(updates)

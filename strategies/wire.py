@@ -33,6 +33,8 @@ METRICS = "metrics"
 WEIGHT = "num-examples"
 LAYOUT = "layout"
 """Key of `config`: JSON list of (name, dtype, shape) in the order in which the arrays were joined."""
+BESIDE = "beside/"
+"""Before the names of what an algorithm's halves send each other beside the weights."""
 SAME_RELEASE = "run the same hymate-federated release at both ends"
 
 
@@ -109,6 +111,19 @@ def unpack(content: RecordDict, kind: type[Record]) -> Record:
         fault = invalid.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
         raise InputFault(f"message {found}", f"{key}: {fault['msg']}", SAME_RELEASE) from None
+
+
+def with_beside(weights: Weights, beside: Weights) -> dict[str, NDArray[np.generic]]:
+    """Both as one set of arrays: they travel together."""
+    return {**weights, **{BESIDE + name: array for name, array in beside.items()}}
+
+
+def apart(
+    arrays: Weights,
+) -> tuple[dict[str, NDArray[np.generic]], dict[str, NDArray[np.generic]]]:
+    """The opposite of `with_beside`."""
+    beside = {name.removeprefix(BESIDE): array for name, array in arrays.items() if name.startswith(BESIDE)}
+    return {name: array for name, array in arrays.items() if not name.startswith(BESIDE)}, beside
 
 
 def unpack_weights(content: RecordDict) -> dict[str, NDArray[np.generic]]:

@@ -85,6 +85,16 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
     return _state(header)
 
 
+def save_arrays(path: Path, arrays: Mapping[str, Tensor]) -> None:
+    """Write arrays by name that belong to no model."""
+    _write(path, {name: tensor.detach() for name, tensor in arrays.items()}, {})
+
+
+def load_arrays(path: Path) -> dict[str, Tensor]:
+    """What `save_arrays` wrote; `InputFault` as `load_checkpoint`."""
+    return _read(path)[0]
+
+
 def read_state(path: Path) -> dict[str, Any]:
     """The file's `state` alone; `InputFault` as `load_checkpoint`."""
     return _state(_read(path)[1])

@@ -64,8 +64,8 @@ class LocalHook(Protocol):
     """What a federated algorithm may do inside local training.
 
     In every step, in this order: `before_step`, forward, backward, clipping of the gradient's norm,
-    `on_gradient`, the optimiser's step. `on_gradient` comes after clipping, so a correction of the
-    gradient (SCAFFOLD's) arrives whole.
+    `on_gradient`, the optimiser's step, `after_step`. `on_gradient` comes after clipping, so a
+    correction of the gradient (SCAFFOLD's) arrives whole.
     """
 
     def before_step(self, model: nn.Module) -> None:
@@ -73,6 +73,9 @@ class LocalHook(Protocol):
 
     def on_gradient(self, model: nn.Module) -> None:
         """`p.grad` may be read or changed; it is None where the phase does not use p."""
+
+    def after_step(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Weights may be changed once more; the rates of this step are those of `optimiser`'s groups."""
 
     def after_epoch(self, model: nn.Module) -> None:
         """All steps of an epoch are done."""
@@ -220,13 +223,13 @@ def outputs(
 
 
 def forecast_error(
-    model: SequenceModel, store: TripletStore, config: PretrainConfig, seed: int
+    model: SequenceModel, store: TripletStore, config: PretrainConfig, seed: int, split: str = "tuning"
 ) -> float | None:
-    """Mean forecast loss over the tuning split, each stay cut at 3 times: the same for the same seed.
+    """Mean forecast loss over a split, each stay cut at 3 times: the same for the same seed.
 
-    No variable is hidden. None where no tuning stay can be cut.
+    No variable is hidden. None where no stay of it can be cut.
     """
-    rows = store.rows("tuning")
+    rows = store.rows(split)
     total, stays = 0.0, 0
     with mode(model, training=False), torch.inference_mode():
         for found in fixed_forecast_draws(store, rows, config, FORECAST_DRAWS, seed):
@@ -235,6 +238,17 @@ def forecast_error(
             total += float(losses.sum())
             stays += batch.target.shape[0]
     return total / stays if stays else None
+
+
+def label_error(
+    model: SequenceModel, store: TripletStore, positive_weight: float, split: str = "train"
+) -> float:
+    """Mean loss on a split's labels, with nothing dropped: what `finetune_epochs` makes small; NaN
+    where there is no label."""
+    rows = labelled(store, split)
+    logits = torch.from_numpy(outputs(model, store, rows))
+    labels = torch.from_numpy(store.label[rows].astype(np.float64))
+    return float(classification_loss(logits, labels, positive_weight).mean())
 
 
 def labelled(store: TripletStore, split: str) -> NDArray[np.int64]:
@@ -317,6 +331,8 @@ def optimiser_step(
     if hook is not None:
         hook.on_gradient(model)
     optimiser.step()
+    if hook is not None:
+        hook.after_step(model, optimiser)
     return made.detach()
 
 

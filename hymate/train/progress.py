@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
@@ -33,6 +34,9 @@ class Steps:
 
     def on_gradient(self, model: nn.Module) -> None:
         """The gradient stays as it is."""
+
+    def after_step(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Nothing to do."""
 
     def after_epoch(self, model: nn.Module) -> None:
         """Nothing to do."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from strategies.base import Arrays, Update
+from strategies.base import Arrays, Round, Update
 from strategies.fedavg import FedAvg, weighted_mean
 
 
@@ -18,7 +18,7 @@ class ServerMomentum(FedAvg):
         super().__init__(settings)
         self._velocity: Arrays = {}
 
-    def aggregate(self, server_round: int, current: Arrays, updates: Sequence[Update]) -> Arrays:
+    def aggregate(self, round: Round, current: Arrays, updates: Sequence[Update]) -> Arrays:
         mean = weighted_mean(updates)
         following: Arrays = {}
         for name, array in mean.items():

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import Message
 
 from hymate.errors import InputFault
-from hymate.protocol import TrainReply
+from hymate.strategy_config import StrategyConfig
 from strategies.base import Update
-from strategies.fedavg import FedAvg, weighted_mean
+from strategies.fedavg import weighted_mean
 from strategies.registry import make_algorithm
-from strategies.wire import pack
 
 
 def update(seed: int, weight: float) -> Update:
@@ -44,23 +42,6 @@ def test_the_same_weights_everywhere_stay() -> None:
     np.testing.assert_allclose(mean["a"], same.arrays["a"], rtol=1e-6)
 
 
-@pytest.mark.usefixtures("flower_task")
-def test_flower_shape_round_trip() -> None:
-    """`aggregate_train` reads what a site's reply carries, and answers as Flower's strategies do."""
-    replies = []
-    for seed, weight in ((0, 10), (1, 30)):
-        content = pack(
-            TrainReply(site="a", stays=weight, loss=0, steps=1, seconds=0),
-            update(seed, weight).arrays,
-            weight,
-        )
-        replies.append(Message(content, dst_node_id=seed, message_type="train.finetune"))
-    folded, _ = FedAvg(FedAvg.Settings()).aggregate_train(1, replies)
-    assert folded is not None
-    oracle = weighted_mean([update(0, 10), update(1, 30)])
-    np.testing.assert_array_equal(folded["b"].numpy(), oracle["b"])
-
-
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
@@ -71,4 +52,4 @@ def test_flower_shape_round_trip() -> None:
 )
 def test_unknown_names_and_keys_teach(name: str, settings: dict[str, int], words: str) -> None:
     with pytest.raises(InputFault, match=words):
-        make_algorithm(name, settings)
+        make_algorithm(StrategyConfig(name=name, **settings))

@@ -28,9 +28,9 @@ from hymate.protocol import (
     SplitCounts,
     StatisticsReply,
     StatisticsRequest,
-    StrategyConfig,
     TrainReply,
 )
+from hymate.strategy_config import StrategyConfig
 from strategies.wire import (
     ARRAYS,
     CONFIG,

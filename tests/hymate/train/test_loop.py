@@ -171,6 +171,9 @@ class Watching:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         self.norms.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
 
+    def after_step(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        self.calls.append("after_step")
+
     def after_epoch(self, model: nn.Module) -> None:
         self.calls.append("after_epoch")
 
@@ -180,7 +183,7 @@ def test_hook_is_called_in_order_and_sees_clipped_gradients(phase: str, store: T
     model, hook = new_model(), Watching()
     tight = FINETUNE.model_copy(update={"clip_norm": 0.01})
     result = train(phase, model, store, make_optimiser(model, FINETUNE), epochs=2, hook=hook, finetune=tight)
-    one_epoch = ["before_step", "on_gradient"] * (result.steps // 2) + ["after_epoch"]
+    one_epoch = ["before_step", "on_gradient", "after_step"] * (result.steps // 2) + ["after_epoch"]
     assert hook.calls == one_epoch * 2
     limit = 0.01 if phase == "finetune" else PRETRAIN.clip_norm
     assert max(hook.norms) == pytest.approx(limit, rel=1e-3)  # early gradients are far above both

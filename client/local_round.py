@@ -1,0 +1,188 @@
+"""A round under a strategy, at the site: its own layers, its half of the algorithm, what it sends.
+
+The order is fixed: own layers in, the algorithm's beginning, the epochs, the algorithm's end, own layers
+out, compression. What is remembered of a round is written before its reply leaves the site.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from client.site import SiteConfig
+from client.state import OptimiserMemory, StrategyMemory
+from hymate.config import FinetuneConfig, PretrainConfig
+from hymate.data.store import TripletStore
+from hymate.errors import InputFault
+from hymate.model.hymate import HyMaTE
+from hymate.protocol import EvaluateRequest, FinetuneRequest, PretrainRequest, RoundRequest, Training
+from hymate.train.loop import EpochResult, LocalHook, make_optimiser
+from strategies.base import Algorithm, Arrays, LocalRound, SiteHalf
+from strategies.compression import compressed
+from strategies.local_layers import PREFIX, InTurn, local_names, put_local, taken_local
+from strategies.registry import make_algorithm
+from strategies.wire import with_beside
+
+ALGORITHM = "algorithm/"
+RESIDUAL = "residual/"
+"""Before the names of what the algorithm and the compression remember; own layers have a prefix, too."""
+LAST = 1 << 31
+"""A round after all others."""
+
+Weights = Mapping[str, NDArray[np.generic]]
+Train = Callable[[nn.Module, torch.optim.AdamW, LocalHook | None, int, int], EpochResult]
+"""Model, optimiser, hook, first epoch (from 0) and number of epochs."""
+
+
+@dataclass
+class Trained:
+    """What a round came to."""
+
+    result: EpochResult
+    arrays: Arrays
+    """What is sent: shared weights, compressed, and what the algorithm sends beside them."""
+    facts: dict[str, float] = field(default_factory=dict)
+
+
+class Strategist:
+    """One round's strategy at one site, from the weights received to those that are sent."""
+
+    def __init__(
+        self, site: SiteConfig, request: PretrainRequest | FinetuneRequest, model: HyMaTE, beside: Weights
+    ) -> None:
+        self._site, self._request, self._model = site, request, model
+        self._phase, self._config = phase_of(request)
+        self._strategy = request.strategy
+        self._algorithm = make_algorithm(self._strategy)
+        self._local = local_names(self._strategy.local_layers, model.state_dict())
+        self._sent = {name: torch.from_numpy(np.array(array)) for name, array in beside.items()}
+        self._memory = StrategyMemory(site, request.study, self._phase, request.run)
+        self._remembered = self._memory.recall(request.folded)
+        put_local(model, self._remembered or _layers_before(site, request, self._phase, self._local))
+
+    @property
+    def own_model(self) -> HyMaTE:
+        """The model as the site uses it, before this round's training."""
+        return _personal(self._algorithm, self._model, self._remembered)
+
+    def train(self, train: Train, loss: Callable[[], float], store: TripletStore) -> Trained:
+        """This round: `train` runs its epochs on a model, `loss` measures the model of this round.
+
+        Weights trained on a handful of stays say too much about them: below the site's minimum it refuses.
+        """
+        if len(store.rows("train")) < self._site.policy.min_cell:
+            raise InputFault(
+                f"site {self._site.name}",
+                f"has fewer training stays than its minimum of {self._site.policy.min_cell}",
+                "leave the site out of the study, or add stays",
+            )
+        model, request = self._model, self._request
+        half = self._algorithm.site_half() or SiteHalf()
+        hook: LocalHook = half
+        if self._local and self._strategy.local_layers_first:
+            hook = InTurn(self._local, self._strategy.local_layers_first, half)
+        received = {
+            name: tensor.detach().clone()
+            for name, tensor in model.state_dict().items()
+            if name not in self._local
+        }
+        local = LocalRound(
+            model=model,
+            received=received,
+            sent=self._sent,
+            memory=_under(ALGORITHM, self._remembered),
+            train=lambda other, inner: self._epochs(other, inner, train, f"{self._phase}-own"),
+            loss=loss,
+            store=store,
+            min_cell=self._site.policy.min_cell,
+        )
+        half.begin(local)
+        result = self._epochs(model, hook, train, self._phase)
+        local.steps = result.steps
+        beside = half.finish(local)
+        trained = {name: model.state_dict()[name].detach().numpy() for name in received}
+        residual = {name: kept.numpy() for name, kept in _under(RESIDUAL, self._remembered).items()}
+        arrays, residual = compressed(
+            self._strategy.compression,
+            dict(trained),
+            {name: tensor.numpy() for name, tensor in received.items()},
+            residual,
+            self._rounding(),
+        )
+        self._memory.remember(
+            request.round,
+            {
+                **taken_local(model, self._local),
+                **{ALGORITHM + name: tensor for name, tensor in local.memory.items()},
+                **{RESIDUAL + name: torch.from_numpy(np.asarray(kept)) for name, kept in residual.items()},
+            },
+            needed=(request.folded, request.best_round),
+        )
+        extra = {name: tensor.detach().numpy() for name, tensor in beside.arrays.items()}
+        return Trained(result, with_beside(arrays, extra), dict(beside.facts))
+
+    def _epochs(self, model: nn.Module, hook: LocalHook | None, train: Train, phase: str) -> EpochResult:
+        """The epochs, between restoring and remembering the optimiser as the study wants it."""
+        optimiser = make_optimiser(model, self._config)
+        memory = OptimiserMemory(self._site, self._request.study, phase, self._request.run)
+        keep = self._strategy.optimiser_state == "keep"
+        if keep:
+            memory.restore(model, optimiser, self._request.round)
+        epochs = self._config.local_epochs
+        done = train(model, optimiser, hook, (self._request.round - 1) * epochs, epochs)
+        if keep:
+            memory.remember(model, optimiser, self._request.round)
+        return done
+
+    def _rounding(self) -> np.random.Generator:
+        """Random numbers for this site, phase and round, the same where the round is asked again."""
+        words = f"{self._site.name}/{self._phase}/{self._request.round}".encode()
+        digest = hashlib.sha256(words).digest()
+        return np.random.default_rng([self._request.seed, int.from_bytes(digest[:8], "big")])
+
+
+def own_model(site: SiteConfig, request: EvaluateRequest, model: HyMaTE) -> HyMaTE:
+    """The model the site would use after `request.round`; the model received, where it has no other."""
+    if request.personal is None:
+        return model
+    memory = StrategyMemory(site, request.study, "finetune", request.run).recall(request.round)
+    local = local_names(request.personal.local_layers, model.state_dict())
+    put_local(model, memory or _layers_before(site, request, "finetune", local))
+    return _personal(make_algorithm(request.personal), model, memory)
+
+
+def phase_of(request: RoundRequest) -> tuple[str, PretrainConfig | FinetuneConfig]:
+    """The name under which a phase's memory is kept, and its settings."""
+    if isinstance(request, PretrainRequest):
+        return "pretrain", request.pretrain
+    assert isinstance(request, FinetuneRequest)  # there are two phases
+    return "finetune", request.finetune
+
+
+def _layers_before(
+    site: SiteConfig, request: Training, phase: str, local: frozenset[str]
+) -> dict[str, Tensor]:
+    """Own layers as pretraining left them: with these a site begins to fine-tune."""
+    if phase != "finetune" or not local:
+        return {}
+    memory = StrategyMemory(site, request.study, "pretrain", request.run).recall(LAST)
+    return {name: layer for name, layer in memory.items() if name.removeprefix(PREFIX) in local}
+
+
+def _personal(algorithm: Algorithm, model: HyMaTE, remembered: Mapping[str, Tensor]) -> HyMaTE:
+    if not algorithm.personal:
+        return model
+    own = deepcopy(model)
+    algorithm.personalise(own, _under(ALGORITHM, remembered))
+    return own
+
+
+def _under(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,129 @@
+"""One round of training under a strategy: what each site is sent, what its reply must be, what comes of all.
+
+Everything an algorithm need not know is done here: layers that stay at the sites, weights of the sites,
+compression, and the checks before anything is folded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+
+from hymate.protocol import Action, RoundRequest, TrainReply
+from server.exchange import Reply
+from server.roster import Roster, Standing
+from strategies.base import Algorithm, Arrays, Round, Update
+from strategies.compression import restored
+from strategies.local_layers import local_names
+from strategies.screening import LengthCheck, fault_of, length
+from strategies.weighting import weight_of
+from strategies.wire import ARRAYS, CONFIG, apart, pack, unpack_weights, with_beside
+
+Weights = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What a round came to."""
+
+    weights: Weights
+    replies: Sequence[Reply[TrainReply]]
+    bytes_down: int
+    """Of the arrays sent to all sites of the round, before Flower's own headers ..."""
+    bytes_up: int
+    """... and of those that came back and count."""
+
+
+class TrainingRound:
+    """A round on its way."""
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        action: Action,
+        request: RoundRequest,
+        weights: Weights,
+        lengths: LengthCheck,
+        roster: Roster,
+    ) -> None:
+        self.action = action
+        self.phase = action.value.split(".")[1]
+        self._algorithm, self._request, self._weights = algorithm, request, weights
+        self._lengths, self._roster = lengths, roster
+        local = local_names(request.strategy.local_layers, weights.keys())
+        self._shared: Arrays = {
+            name: np.asarray(array) for name, array in weights.items() if name not in local
+        }
+        self._content = pack(request, with_beside(weights, algorithm.beside()))
+        self._updates: dict[str, Update] = {}
+
+    @property
+    def number(self) -> int:
+        return self._request.round
+
+    def content_for(self, standing: Standing) -> RecordDict:
+        """What this site is sent: all the same arrays, and the round up to which it counted."""
+        request = self._request.model_copy(update={"folded": standing.folded.get(self.phase, 0)})
+        config = self._content.config_records[CONFIG].copy()
+        config["json"] = request.model_dump_json()
+        return RecordDict({**self._content, CONFIG: config})
+
+    def fault_of(self, reply: Reply[TrainReply]) -> str | None:
+        """What is wrong with a reply, if anything; else its update is taken.
+
+        Raises `InputFault` where its arrays cannot be read, or its site has no weight.
+        """
+        algorithm, record = self._algorithm, reply.record
+        sent, beside = apart(unpack_weights(reply.message.content))
+        arrays = restored(self._request.strategy.compression, sent, self._shared)
+        fault = fault_of(arrays, self._shared, record.stays)
+        if fault is None and (wrong := fault_of(beside, algorithm.beside_expected(self._shared), 1.0)):
+            fault = f"beside its weights: {wrong}"
+        strange = sorted(
+            name
+            for name, value in record.facts.items()
+            if name not in algorithm.facts_expected() or not math.isfinite(value)
+        )
+        if fault is None and strange:
+            fault = f"its fact '{strange[0]}' is unknown, or not finite"
+        if fault is None:
+            weight = weight_of(self._request.strategy, reply.site, record.stays, self._positives(reply.site))
+            self._updates[reply.site] = Update(arrays, weight, reply.site, record.steps, beside, record.facts)
+        return fault
+
+    def too_long(self, replies: Sequence[Reply[TrainReply]]) -> dict[str, str]:
+        """Site -> what is wrong with the length of its update."""
+        return self._lengths.faults(self._lengths_of(replies))
+
+    def fold(self, replies: Sequence[Reply[TrainReply]]) -> Folded:
+        """The next global weights out of these replies, in their order; what is no shared layer stays."""
+        self._lengths.remember(self._lengths_of(replies))
+        updates = [self._updates[reply.site] for reply in replies]
+        next_shared = self._algorithm.aggregate(
+            Round(self.number, self._roster.expected), self._shared, updates
+        )
+        for reply in replies:
+            self._roster.counted(reply.site, self.phase, self.number)
+        down = _bytes(self._content) * len(replies)
+        up = sum(_bytes(reply.message.content) for reply in replies)
+        weights = {name: next_shared.get(name, array) for name, array in self._weights.items()}
+        return Folded(weights, replies, down, up)
+
+    def _lengths_of(self, replies: Sequence[Reply[TrainReply]]) -> dict[str, float]:
+        return {
+            reply.site: length(self._updates[reply.site].arrays, self._shared, reply.record.steps)
+            for reply in replies
+        }
+
+    def _positives(self, site: str) -> int | None:
+        description = self._roster.standings[site].description
+        return None if description is None else description.splits["train"].positives
+
+
+def _bytes(content: RecordDict) -> int:
+    return sum(len(array.data) for array in content.array_records[ARRAYS].values())

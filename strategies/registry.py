@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import difflib
+import importlib
+import inspect
+import pkgutil
 
+import strategies
 from hymate.config import parse
 from hymate.errors import InputFault
 from hymate.strategy_config import StrategyConfig
 from strategies.base import Algorithm
 from strategies.compression import demand_order, loses
-from strategies.fedavg import FedAvg
 
-ALGORITHMS: dict[str, type[Algorithm]] = {kind.name: kind for kind in (FedAvg,)}
+
+def _found() -> dict[str, type[Algorithm]]:
+    """Every algorithm that a module of this package defines: a new one is a new file and nothing else."""
+    names = [module.name for module in pkgutil.iter_modules(strategies.__path__) if module.name != "registry"]
+    kinds = [
+        kind
+        for name in names
+        for _, kind in inspect.getmembers(importlib.import_module(f"strategies.{name}"), inspect.isclass)
+        if issubclass(kind, Algorithm) and not inspect.isabstract(kind) and "name" in vars(kind)
+    ]
+    return {kind.name: kind for kind in kinds}
+
+
+ALGORITHMS: dict[str, type[Algorithm]] = _found()
 
 
 def make_algorithm(strategy: StrategyConfig, source: str = "study") -> Algorithm:

@@ -97,7 +97,7 @@ class Halves:
             sent={name: torch.from_numpy(np.array(x)) for name, x in beside.items()},
             memory=dict(hospital.memory),
             train=lambda other, hook: self._train(hospital, other, hook),
-            loss=lambda: float(hospital.loss(model)),
+            loss=lambda: float(hospital.loss(model).detach()),
             store=hospital.store,
             min_cell=5,
         )
@@ -138,7 +138,7 @@ class Halves:
                 hook.after_step(model, optimiser)
         if hook is not None:
             hook.after_epoch(model)
-        return EpochResult(float(hospital.loss(model)), hospital.stays, hospital.steps, 0.0)
+        return EpochResult(float(hospital.loss(model).detach()), hospital.stays, hospital.steps, 0.0)
 
 
 _Nothing = TrainReply(site="a", stays=1, loss=0, steps=1, seconds=0)

@@ -205,13 +205,15 @@ def alone(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
         from client import evaluation, training
-        from client.local_round import own_model
+        from client.local_round import keep_own_model, own_model
 
         request = unpack(content, EvaluateRequest)
         check_study(site, request.study, request.run)
         _fix_threads(site)
         model, store = training.received_model(site, request, unpack_weights(content))
         model = own_model(site, request, model)
+        if request.personal is not None and request.split == "held_out":
+            keep_own_model(site, request, model)
         return pack(evaluation.evaluate(site, request, model, store))
 
     return answer(message, context, respond)

@@ -16,14 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from client.agreed import vocabulary_path
+from client.journal import Event, note
 from client.site import SiteConfig
 from client.state import OptimiserMemory, StrategyMemory
 from hymate.config import FinetuneConfig, PretrainConfig
 from hymate.data.store import TripletStore
+from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
 from hymate.protocol import EvaluateRequest, FinetuneRequest, PretrainRequest, RoundRequest, Training
 from hymate.train.loop import EpochResult, LocalHook, make_optimiser
+from hymate.train.saved_model import MODEL, SavedModel, save_model
 from strategies.base import Algorithm, Arrays, LocalRound, SiteHalf
 from strategies.compression import compressed
 from strategies.local_layers import PREFIX, InTurn, local_names, put_local, taken_local
@@ -156,6 +160,14 @@ def own_model(site: SiteConfig, request: EvaluateRequest, model: HyMaTE) -> HyMa
     local = local_names(request.personal.local_layers, model.state_dict())
     put_local(model, memory or _layers_before(site, request, "finetune", local))
     return _personal(make_algorithm(request.personal), model, memory)
+
+
+def keep_own_model(site: SiteConfig, request: EvaluateRequest, model: HyMaTE) -> None:
+    """Leave the model that the study ends with for this site, which nobody else has, in its state folder."""
+    vocabulary = Vocabulary.load(vocabulary_path(site, request.vocabulary_hash))
+    folder = site.state / request.study / request.run / MODEL
+    save_model(folder, SavedModel(request.study, model, request.model, request.task, vocabulary))
+    note(site, Event.ANSWERED, f"this site's own model of study {request.study} lies in {folder}")
 
 
 def phase_of(request: RoundRequest) -> tuple[str, PretrainConfig | FinetuneConfig]:

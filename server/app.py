@@ -17,7 +17,7 @@ from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.protocol import AloneReply, DescribeRequest
 from server import phases
-from server.checkpoint import PHASES, Checkpoints, save_model
+from server.checkpoint import PHASES, Checkpoints, save_study_model
 from server.exchange import Clock
 from server.journal import METRICS, PARTICIPATION, Journal, write_status
 from server.participation import ParticipationConfig
@@ -92,7 +92,7 @@ def run_study(
     pretrained = phases.pretrain(run, vocabulary, first)
     begin("finetune")
     tuned = phases.finetune(run, vocabulary, pretrained)
-    save_model(folder, study, vocabulary, model, tuned.weights)
+    save_study_model(folder, study, vocabulary, model, tuned.weights)
     begin("evaluate")
     held_out = phases.evaluate(run, vocabulary, tuned)
     alone: dict[str, AloneReply] = {}

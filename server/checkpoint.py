@@ -22,9 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from hymate.data.vocabulary import Vocabulary
-from hymate.durable import write_bytes, write_text
+from hymate.durable import write_bytes
 from hymate.model.hymate import HyMaTE
-from hymate.train.checkpoint import FORMAT, save_weights
+from hymate.train.checkpoint import FORMAT
+from hymate.train.saved_model import MODEL, SavedModel, save_model
 from server.study import StudyConfig
 
 Weights = Mapping[str, NDArray[np.generic]]
@@ -135,22 +136,15 @@ class Checkpoints:
             self.notes[-1] += f"; the study goes on after {self.last.words}"
 
 
-def save_model(
+def save_study_model(
     run: Path, study: StudyConfig, vocabulary: Vocabulary, model: HyMaTE, weights: Weights
 ) -> None:
-    """`model/`: weights, config and vocabulary, enough to predict with."""
-    folder = run / "model"
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary.save(folder / "vocabulary.json")
-    config = {
-        "format": 1,
-        "study": study.name,
-        "task": study.task.model_dump(mode="json"),
-        "model": study.model.model_dump(mode="json"),
-        "vocabulary_hash": vocabulary.hash,
-    }
-    write_text(folder / "config.json", json.dumps(config, indent=2))
-    save_weights(folder / "weights.safetensors", _filled(model, weights))
+    """`model/`: weights, config and vocabulary, enough to predict with unless layers stay at the sites."""
+    elsewhere = study.strategy.local_layers
+    saved = SavedModel(
+        study.name, _filled(model, weights), study.model, study.task, vocabulary, elsewhere=elsewhere
+    )
+    save_model(run / MODEL, saved)
 
 
 def _filled(model: HyMaTE, weights: Weights) -> HyMaTE:

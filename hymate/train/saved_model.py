@@ -69,6 +69,8 @@ class SavedModel:
     """What a regression's output means."""
     members: int = 1
     """Where it is more than one, `model` is the mean of that many (`hymate.model.ensemble`)."""
+    elsewhere: tuple[str, ...] = ()
+    """Parts that every hospital of the study has its own of (`strategy.local_layers`): this is not whole."""
 
 
 def new_model(config: AnyModelConfig, task: TaskConfig, vocabulary: Vocabulary, seed: int) -> SequenceModel:
@@ -102,6 +104,7 @@ def save_model(folder: Path, saved: SavedModel) -> None:
         "vocabulary_hash": saved.vocabulary.hash,
         **({} if saved.scale is None else {"scale": asdict(saved.scale)}),
         **({} if saved.members == 1 else {"members": saved.members}),
+        **({"elsewhere": list(saved.elsewhere)} if saved.elsewhere else {}),
     }
     write_text(folder / "config.json", json.dumps(config, indent=2))
 
@@ -109,7 +112,8 @@ def save_model(folder: Path, saved: SavedModel) -> None:
 def load_model(run: Path, part: str = MODEL) -> SavedModel:
     """The model in `run`: a run directory, of `hymate train` or of a federated study, or its `part` itself.
 
-    Raises `InputFault` where there is none, or a file of it is missing, damaged or of another model.
+    Raises `InputFault` where there is none, a file of it is missing, damaged or of another model, or parts
+    of it stayed at the hospitals.
     """
     folder = run / part if (run / part).is_dir() else run
     path = folder / "config.json"
@@ -126,6 +130,7 @@ def load_model(run: Path, part: str = MODEL) -> SavedModel:
         known = content["format"] == FORMAT
         scale = Scale(**content["scale"]) if "scale" in content else None
         members = int(content.get("members", 1))
+        elsewhere = ", ".join(content.get("elsewhere", ()))
     except (ValueError, KeyError, TypeError) as fault:
         what = f"is not a model's config ({type(fault).__name__}: {str(fault).splitlines()[0]})"
         raise InputFault(path, what, "use the release that wrote it, or train again") from None
@@ -133,6 +138,9 @@ def load_model(run: Path, part: str = MODEL) -> SavedModel:
         raise InputFault(
             path, f"has format {content['format']}, this program reads {FORMAT}", "use its release"
         )
+    if elsewhere:
+        what = f"is not whole: every hospital of study {name} has its own {elsewhere}"
+        raise InputFault(folder, what, "ask one for its own model: `model` of this run in its state folder")
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     if vocabulary.hash != recorded:
         raise InputFault(

@@ -19,6 +19,7 @@ from server.journal import TROUBLES
 from server.pooled import pooled_figures
 from server.report.vocabulary import vocabulary_section
 from server.study import StudyConfig
+from strategies.registry import is_personal
 
 FORMAT = 1
 
@@ -69,6 +70,7 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
         "seed": outcome.study.seed,
         "task": outcome.study.task.name,
         "strategy": outcome.study.strategy.name,
+        "personal": is_personal(outcome.study.strategy),
         "split": "held_out",
         "sites": sites,
         "local": local,

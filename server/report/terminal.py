@@ -24,7 +24,9 @@ def print_report(report: dict[str, Any], console: Console) -> None:
     _row(table, "pooled", str(pooled["n"]), str(pooled["positives"]), pooled, {} if local else None)
     console.print(table)
     lines = [
-        "AUROC and AP (average precision): the federated model, exact at each hospital.",
+        "AUROC and AP (average precision): the federated model, exact at each hospital."
+        if not report["personal"]
+        else "AUROC and AP (average precision): each hospital's own version of the model, exact at each.",
         f"Pooled, from counts per interval of score: AUROC {_bounded(pooled, 'auroc')}, "
         f"AP {_bounded(pooled, 'auprc')}.",
     ]

@@ -21,7 +21,7 @@ from hymate.config import ModelConfig, TaskConfig
 from hymate.data.vocabulary import Vocabulary
 from hymate.model.hymate import build_model
 from hymate.train.saved_model import load_model
-from server.checkpoint import save_model as save_study_model
+from server.checkpoint import save_study_model
 from server.study import StudyConfig
 
 FILE = """

@@ -1,0 +1,70 @@
+"""Per-sample gradients of every layer of the model, for Opacus.
+
+Opacus takes them by hooks on leaf modules, and looks up what to do by a layer's exact type. Ours compute
+with kernels of their own, so each is registered here: linear layers and norms as torch's, convolution and
+scan through kernels that take one parameter per sample (`hymate.ops.selective_scan`).
+
+A module whose parameters are of no type known here would be differentiated by functorch, which cannot look
+into the native kernels: `unknown_layers` finds such before anything is trained.
+"""
+
+from __future__ import annotations
+
+import torch
+from opacus.grad_sample import GradSampleModule, register_grad_sampler
+from opacus.grad_sample.linear import compute_linear_grad_sample
+from opacus.grad_sample.rms_norm import compute_rms_norm_grad_sample
+from torch import Tensor, nn
+
+from hymate.model.layers import Linear, RMSNorm
+from hymate.model.mamba import CausalConv1d, SelectiveSSM
+from hymate.ops.causal_conv import causal_conv1d_silu
+from hymate.ops.selective_scan import per_sample_gradients
+
+Samples = dict[nn.Parameter, Tensor]
+
+
+@register_grad_sampler(Linear)
+def linear_samples(layer: Linear, activations: list[Tensor], backprops: Tensor) -> Samples:
+    """Of weight (B, outputs, inputs) and bias (B, outputs)."""
+    found: Samples = compute_linear_grad_sample(layer, activations, backprops)
+    return found
+
+
+@register_grad_sampler(RMSNorm)
+def norm_samples(layer: RMSNorm, activations: list[Tensor], backprops: Tensor) -> Samples:
+    """Of the weight, (B, width)."""
+    found: Samples = compute_rms_norm_grad_sample(layer, activations, backprops)
+    return found
+
+
+@register_grad_sampler(CausalConv1d)
+def convolution_samples(layer: CausalConv1d, activations: list[Tensor], backprops: Tensor) -> Samples:
+    """Of the filters (B, c, 1, width) and their bias (B, c): the SiLU after them is part of the layer."""
+    x = activations[0]
+    assert layer.bias is not None  # as `CausalConv1d` makes it
+    parameters = [layer.weight, layer.bias]
+    rows = [parameter.detach().expand(len(x), *parameter.shape).requires_grad_() for parameter in parameters]
+    with torch.enable_grad():
+        found = torch.autograd.grad(causal_conv1d_silu(x, *rows), rows, backprops)
+    return dict(zip(parameters, found, strict=True))
+
+
+@register_grad_sampler(SelectiveSSM)
+def scan_samples(layer: SelectiveSSM, activations: list[Tensor], backprops: Tensor) -> Samples:
+    """Of A_log (B, c, n) and D (B, c). A = -exp(A_log), so d/dA_log = A d/dA."""
+    x, delta, B, C, z = activations
+    A = -torch.exp(layer.A_log.detach())
+    found = per_sample_gradients(backprops, x, delta, A, B, C, layer.D.detach(), z, None, delta_softplus=True)
+    assert found.D is not None  # asked for
+    return {layer.A_log: found.A * A, layer.D: found.D}
+
+
+def unknown_layers(model: nn.Module) -> list[str]:
+    """Names of modules that own trainable parameters and have no per-sample gradient registered."""
+    return [
+        name or type(module).__name__
+        for name, module in model.named_modules()
+        if any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        and type(module) not in GradSampleModule.GRAD_SAMPLERS
+    ]

@@ -10,6 +10,9 @@ into the native kernels: `unknown_layers` finds such before anything is trained.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
 import torch
 from opacus.grad_sample import GradSampleModule, register_grad_sampler
 from opacus.grad_sample.linear import compute_linear_grad_sample
@@ -24,33 +27,30 @@ from hymate.ops.selective_scan import per_sample_gradients
 Samples = dict[nn.Parameter, Tensor]
 
 
-@register_grad_sampler(Linear)
 def linear_samples(layer: Linear, activations: list[Tensor], backprops: Tensor) -> Samples:
     """Of weight (B, outputs, inputs) and bias (B, outputs)."""
     found: Samples = compute_linear_grad_sample(layer, activations, backprops)
     return found
 
 
-@register_grad_sampler(RMSNorm)
 def norm_samples(layer: RMSNorm, activations: list[Tensor], backprops: Tensor) -> Samples:
     """Of the weight, (B, width)."""
     found: Samples = compute_rms_norm_grad_sample(layer, activations, backprops)
     return found
 
 
-@register_grad_sampler(CausalConv1d)
 def convolution_samples(layer: CausalConv1d, activations: list[Tensor], backprops: Tensor) -> Samples:
     """Of the filters (B, c, 1, width) and their bias (B, c): the SiLU after them is part of the layer."""
     x = activations[0]
-    assert layer.bias is not None  # as `CausalConv1d` makes it
-    parameters = [layer.weight, layer.bias]
-    rows = [parameter.detach().expand(len(x), *parameter.shape).requires_grad_() for parameter in parameters]
+    weight, bias = layer.weight, layer.bias
+    assert bias is not None  # as `CausalConv1d` makes it
+    weights, biases = (p.detach().expand(len(x), *p.shape).requires_grad_() for p in (weight, bias))
     with torch.enable_grad():
-        found = torch.autograd.grad(causal_conv1d_silu(x, *rows), rows, backprops)
-    return dict(zip(parameters, found, strict=True))
+        made = causal_conv1d_silu(x, weights, biases)
+        of_weight, of_bias = torch.autograd.grad(made, (weights, biases), backprops)
+    return cast(Samples, {weight: of_weight, bias: of_bias})
 
 
-@register_grad_sampler(SelectiveSSM)
 def scan_samples(layer: SelectiveSSM, activations: list[Tensor], backprops: Tensor) -> Samples:
     """Of A_log (B, c, n) and D (B, c). A = -exp(A_log), so d/dA_log = A d/dA."""
     x, delta, B, C, z = activations
@@ -58,6 +58,16 @@ def scan_samples(layer: SelectiveSSM, activations: list[Tensor], backprops: Tens
     found = per_sample_gradients(backprops, x, delta, A, B, C, layer.D.detach(), z, None, delta_softplus=True)
     assert found.D is not None  # asked for
     return {layer.A_log: found.A * A, layer.D: found.D}
+
+
+SAMPLERS: dict[type[nn.Module], Callable[..., Samples]] = {
+    Linear: linear_samples,
+    RMSNorm: norm_samples,
+    CausalConv1d: convolution_samples,
+    SelectiveSSM: scan_samples,
+}
+for _layer, _sampler in SAMPLERS.items():
+    register_grad_sampler(_layer)(_sampler)
 
 
 def unknown_layers(model: nn.Module) -> list[str]:

@@ -144,7 +144,17 @@ def unpack_weights(content: RecordDict) -> dict[str, NDArray[np.generic]]:
         raise InputFault("message", reason, SAME_RELEASE) from None
 
 
-_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, OverflowError, EOFError, zipfile.BadZipFile)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    EOFError,
+    zipfile.BadZipFile,
+    MemoryError,  # more announced than there is room for
+    RecursionError,
+)
 
 
 def _config_of(content: RecordDict) -> ConfigRecord:

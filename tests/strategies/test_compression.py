@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import resource
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,7 +21,7 @@ from strategies.fedavg import weighted_mean
 from strategies.quantisation import from_int8, scale_of, to_float16, to_int8
 from strategies.registry import ALGORITHMS, make_algorithm
 from strategies.top_k import bytes_of_positions, kept_of, largest, read, written
-from strategies.wire import pack, unpack_weights
+from strategies.wire import ARRAYS, CONFIG, LAYOUT, pack, unpack_weights
 from tests.strategies.halves import _Nothing
 
 Arrays = dict[str, Any]
@@ -393,6 +396,40 @@ def test_arrays_that_are_missing_added_or_of_another_kind(words: list[Any]) -> N
         rest = {key: value for key, value in sent.items() if key != name}
         assert f"missing or unknown, first: {name}" in refused(words, rest, reference)
     assert "first: zzz" in refused(words, {**sent, "z" * 1000: np.zeros(1)}, reference)
+
+
+def header(shape: tuple[int, ...], kind: str = "<f4") -> bytes:
+    """A numpy file that announces a shape and holds four bytes."""
+    words = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(words).to_bytes(2, "little") + words + b"\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("data", "layout"),
+    [
+        (header((10**15,)), None),
+        (header((2**40, 2**40)), None),
+        (header((10**9,)), None),
+        (header((1,)), [["w", "float32", [10**12]]]),
+        (header((1,)), [["w", "float32", [-1]]]),
+        (header((1,)), [["w", "float32", [2, 10**18, 0]], ["v", "float32", [10**6]]]),
+        (header((1,)), "[" * 100_000),
+        (header((1,), "|O"), None),
+        (b"", None),
+    ],
+)
+def test_a_message_that_announces_more_than_it_holds(data: bytes, layout: Any) -> None:
+    content = pack(_Nothing, {"w": np.zeros(1, np.float32)})
+    content[ARRAYS] = ArrayRecord(
+        {"float32": Array(dtype="float32", shape=(1,), stype="numpy.ndarray", data=data)}
+    )
+    if layout is not None:
+        words = layout if isinstance(layout, str) else json.dumps(layout)
+        content.config_records[CONFIG][LAYOUT] = words
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputFault, match="holds arrays that cannot be read"):
+        unpack_weights(content)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
 
 
 @settings(max_examples=150, deadline=None)

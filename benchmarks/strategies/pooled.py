@@ -1,0 +1,72 @@
+"""Pooled training: what one model would reach if all hospitals' stays lay at one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.strategies.figures import Figures, scores_of
+from hymate.data.meds import MedsDataset
+from hymate.data.pooling import pool_data
+from hymate.data.store import prepare_store
+from hymate.evaluate.histograms import count_scores
+from hymate.evaluate.metrics import auroc, average_precision
+from hymate.protocol import Cells, ScoreReport
+from hymate.train.alone import train_alone
+from hymate.train.loop import labelled, score
+from hymate.train.target import Tuning
+from server.phases import first_model
+from server.study import StudyConfig
+
+
+def train_pooled(study: StudyConfig, folder: Path) -> Figures:
+    """Train on all sites' stays as one site would by itself, and score each site's held-out stays.
+
+    The vocabulary is that of the federation, which is merged from the same statistics, and the model
+    begins with the same weights. An epoch sees every stay once, as a round of the federation does; the
+    optimiser takes as many steps in it as the sites of a round take together.
+    """
+    assert study.simulation is not None
+    assert study.simulation.sites is not None  # the job names them
+    folder.mkdir(parents=True, exist_ok=True)
+    sites = study.simulation.sites
+    pooled = pool_data([*sites.values()], study.task, study.vocabulary)
+    store = prepare_store(folder / "store", pooled.windows, pooled.vocabulary, study.task)
+    model = first_model(study, pooled.vocabulary)
+    result = train_alone(
+        store, model, study.pretrain, study.finetune, study.seed, state=folder / "state.safetensors"
+    )
+    rows = labelled(store, "held_out")
+    scores, labels = score(model, store, rows, 64), store.label[rows].astype(np.float64)
+    home = store.subject_id[rows]
+    reports = {}
+    for name, path in sites.items():
+        subjects = MedsDataset.open(path).splits()["subject_id"].to_numpy()
+        here = np.isin(home, subjects)
+        reports[name] = report(labels[here], scores[here])
+    rounds = [progress.tuning for progress in result.rounds if progress.phase == "finetune"]
+    return Figures(
+        held_out=scores_of(reports),
+        criteria=(None, *(_criterion(tuning) for tuning in rounds)),
+        sites=1,
+        seconds=result.seconds,
+    )
+
+
+def report(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> ScoreReport:
+    """What a site would report of these stays, nothing held back."""
+    return ScoreReport(
+        n=labels.size,
+        positives=int(labels.sum()),
+        auroc=auroc(labels, scores),
+        auprc=average_precision(labels, scores),
+        cells=Cells.of(count_scores(labels, scores)),
+    )
+
+
+def _criterion(tuning: Tuning | None) -> float | None:
+    if tuning is None or tuning.auroc is None or tuning.auprc is None:
+        return None
+    return tuning.auroc + tuning.auprc

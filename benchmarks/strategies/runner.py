@@ -1,0 +1,170 @@
+"""Runs what a table still lacks: each run in a process and on a core of its own, pretrainings first.
+
+A stop loses the round under way: the same command goes on. A run that fails is told in one line, and the
+others are run all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from time import monotonic, sleep
+
+from benchmarks.experiments.runner import TOLD_EVERY_SECONDS, duration
+from benchmarks.experiments.runs import commit_now
+from benchmarks.strategies.figures import Figures
+from benchmarks.strategies.runs import Run, Table
+from hymate.errors import InputFault
+
+Say = Callable[[str], None]
+POLL_SECONDS = 0.2
+ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+
+
+@dataclass
+class _Active:
+    run: Run
+    process: subprocess.Popen[bytes]
+    began: float
+    told: float
+
+
+class Runner:
+    """A table's runs in their order, `jobs` at a time; each after the pretraining it begins with."""
+
+    def __init__(self, table: Table, wanted: Collection[str], jobs: int, say: Say = print) -> None:
+        self._table, self._jobs, self._say = table, jobs, say
+        self._wanted = [run for run in table.runs if not wanted or run.row in wanted]
+        self._commit = commit_now()
+        self._active: list[_Active] = []
+        self._seconds: list[float] = []
+        self._ended: set[str] = set()
+        """Ids of runs that finished or failed."""
+        self.faults: list[str] = []
+
+    def go(self) -> list[str]:
+        """Run what is not finished; returns one line for each run that failed. Stopped by Ctrl-C or
+        SIGTERM, the runs stop as well."""
+        for run in self._wanted:
+            try:
+                self._ended |= {run.id} if run.state() == "finished" else set()
+            except InputFault as fault:
+                self._fault(run, str(fault))
+        done, total = len(self._ended), len({run.id for run in self._wanted})
+        self._say(f"{self._table.name}: {total} runs, {done} finished before")
+        try:
+            while (due := self._due()) or self._active:
+                self._start_some(due)
+                sleep(POLL_SECONDS)
+                self._look()
+        finally:
+            self._stop_all()
+        return self.faults
+
+    def _due(self) -> list[Run]:
+        """What is still to be run: of a row's candidates, after the first seed, the chosen one alone."""
+        found: dict[str, Run] = {}
+        busy = {active.run.id for active in self._active}
+        for run in self._wanted:
+            if run.id in self._ended or run.id in busy:
+                continue
+            first = self._table.of(run.row, run.attack)[0].seed
+            if run.seed == first or run in self._table.chosen(run.row, run.attack):
+                found.setdefault(run.id, run)
+        return list(found.values())
+
+    def _start_some(self, due: Sequence[Run]) -> None:
+        busy = {active.run.id for active in self._active}
+        for run in due:
+            if len(self._active) >= self._jobs:
+                return
+            base = self._table.pretrainings.get(run.id)
+            if base is None or base.state() == "finished":
+                self._start(run, base)
+            elif base.id in self._ended:
+                self._fault(run, f"its pretraining failed ({base.beside('log')})")
+            elif base.id not in busy:
+                self._start(base, None)
+                busy |= {base.id}
+
+    def _start(self, run: Run, base: Run | None) -> None:
+        try:
+            run.place.lay_out(run.out)
+            begun = run.state() == "begun"
+            job = run.note(self._commit, base)
+        except InputFault as fault:
+            self._fault(run, str(fault))
+            return
+        with run.beside("log").open("ab") as log:  # written by the child itself: it outlives this process
+            process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.strategies.job", str(job)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env={**os.environ, **ONE_CORE},
+            )
+        now = monotonic()
+        self._active.append(_Active(run, process, now, now))
+        self._say(f"  {run.told}: {'goes on' if begun else 'begins'} ({run.beside('log')})")
+
+    def _look(self) -> None:
+        for active in list(self._active):
+            code, now = active.process.poll(), monotonic()
+            if code is None:
+                if now - active.told > TOLD_EVERY_SECONDS:
+                    active.told = now
+                    self._say(f"  {active.run.told}: {duration(now - active.began)} so far")
+                continue
+            self._active.remove(active)
+            self._ended.add(active.run.id)
+            if code:
+                self._fault(active.run, f"{_last_line(active.run)} ({active.run.beside('log')})")
+                continue
+            self._seconds.append(now - active.began)
+            left = len(self._due()) + len(self._active)
+            about = duration(left * sum(self._seconds) / len(self._seconds) / self._jobs)
+            took = duration(now - active.began)
+            rest = f"; {left} left, about {about}" if left else ""
+            self._say(f"  {active.run.told}: {_told(active.run)} in {took}{rest}")
+
+    def _fault(self, run: Run, what: str) -> None:
+        self._ended.add(run.id)
+        self.faults.append(f"{run.told}: {what}")
+        self._say(f"  failed: {self.faults[-1]}")
+
+    def _stop_all(self) -> None:
+        """A run that is stopped keeps its last complete round."""
+        for active in self._active:
+            active.process.terminate()
+        for active in self._active:
+            try:
+                active.process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                active.process.kill()
+                active.process.wait()
+
+
+def _told(run: Run) -> str:
+    if run.kind == "pretraining":
+        return "done"
+    figures: Figures = run.figures()
+    if figures.held_out is None:
+        return f"the study failed ({figures.failed})"
+    pooled, worst = figures.held_out.auroc, figures.held_out.worst
+    return f"AUROC {_number(pooled)}, worst site {_number(worst)}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _last_line(run: Run) -> str:
+    try:
+        lines = run.beside("log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    said = [line for line in lines if not line.startswith("ended with")]
+    return said[-1] if said else "it said nothing"

@@ -64,7 +64,8 @@ class Journal:
 
         `asked`, then at most one of `replied`, `failed`, `refused`, `late`, `quarantined`; in between
         `joined` (it introduced itself or agreed to the vocabulary first), `retried`, `lost` (its
-        connection); `dropped`: a late reply came. Of a site that was not asked: `absent`, `skipped`.
+        connection); `dropped`: a late reply came. Of a site that was not asked: `absent`, `skipped` (it kept
+        failing), `undrawn` (`participation.sample` drew others).
         """
         line = {"time": time.time(), "phase": phase, "round": server_round, "site": site, "outcome": outcome}
         _append(self._participation, {**line, **values})

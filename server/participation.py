@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hymate.config import Count, Frozen
 
@@ -18,7 +18,11 @@ class ParticipationConfig(Frozen):
 
     quorum: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sites whose usable reply a round needs: a share of all the study's sites (1.0, 0.5: written with
-    a point) or a number of sites (1, 2)."""
+    a point) or a number of sites (1, 2). With `sample`, of those drawn for the round."""
+    sample: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sites that train in a round, drawn anew for each by the study's seed: a share of all (written with
+    a point) or a number. `required` ones are always drawn. The vocabulary and all figures are of every
+    site; fine-tuning then scores each round's weights by an exchange of its own."""
     required: tuple[str, ...] = ()
     """Names of sites that every round needs, whatever the quorum."""
     deadline_minutes: Positive = 60.0
@@ -37,6 +41,26 @@ class ParticipationConfig(Frozen):
     norm_factor: Annotated[float, Field(gt=1)] = 50.0
     """A site is quarantined for the round where its update moved the weights more than this many times
     as far, per optimiser step, as the median of the study's updates; .inf: no such check."""
+
+    @model_validator(mode="after")
+    def _a_round_can_be_complete(self) -> ParticipationConfig:
+        if isinstance(self.sample, int) and isinstance(self.quorum, int):
+            drawn = max(self.sample, len(self.required))
+            if self.quorum > drawn:
+                raise ValueError(f"quorum is {self.quorum}, but a round draws {drawn} sites; lower it")
+        return self
+
+    def drawn(self, expected: int) -> int:
+        """Sites that a round asks out of `expected`.
+
+        >>> rules = ParticipationConfig(sample=0.5)
+        >>> rules.drawn(4), rules.drawn(5), ParticipationConfig().drawn(5)
+        (2, 3, 5)
+        """
+        sample = self.sample
+        if isinstance(sample, float):
+            sample = max(1, math.ceil(sample * expected - 1e-9))
+        return min(expected, max(sample, len(self.required)))
 
     def needed(self, expected: int) -> int:
         """Sites a round needs out of `expected`.

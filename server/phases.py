@@ -186,11 +186,13 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
     """Rounds on the label until tuning AUROC + average precision stops rising.
 
     Each reply reports on the weights the site *received*, so a round needs one message; the last
-    round's weights are scored by one more exchange.
+    round's weights are scored by one more exchange. Where rounds draw some of the sites, those of every
+    round are: scores of one set of sites and of another say nothing about which weights are better.
     """
     study = run.study
     strategy = study.strategy.of("finetune")
     algorithm = make_algorithm(strategy)
+    samples = run.federation.draw("finetune", 1, study.seed, algorithm.fewest()).samples
     stopping = EarlyStopping(study.finetune.patience)
     balance = study.finetune.weight_of_positives(positive_weight(run.federation.descriptions))
     best, best_round, done, ended = weights, 0, 0, False
@@ -224,9 +226,10 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
             best_round=best_round,
         )
         received = weights
+        scored = _scored(run, vocabulary, weights, done) if samples else None
         done_round = run.federation.train_round(algorithm, Action.FINETUNE, request, weights, lengths)
         weights, replies = done_round.weights, done_round.replies
-        figures = pooled_figures([reply.record.received for reply in replies])
+        figures = scored or pooled_figures([reply.record.received for reply in replies])
         if stopping.update(figures.criterion):
             best, best_round = received, done
             run.checkpoints.save_best(best_round, best)
@@ -246,9 +249,7 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
         complete(ended=stopping.exhausted)
         ended = stopping.exhausted
     if not ended:
-        last = pooled_figures(
-            [reply.record.report for reply in score(run, vocabulary, weights, "tuning", done)]
-        )
+        last = _scored(run, vocabulary, weights, done)
         run.journal.metric("finetune", "last", **_tuning(last))
         if stopping.update(last.criterion):
             best, best_round = weights, done
@@ -299,6 +300,12 @@ def score(
         round=server_round,
     )
     return run.federation.ask(Action.EVALUATE, request, EvaluateReply, weights)
+
+
+def _scored(run: Run, vocabulary: Vocabulary, weights: Weights, server_round: int) -> PooledFigures:
+    """All sites' tuning stays under these weights."""
+    replies = score(run, vocabulary, weights, "tuning", server_round)
+    return pooled_figures([reply.record.report for reply in replies])
 
 
 def positive_weight(descriptions: list[SiteDescription]) -> float:

@@ -25,7 +25,7 @@ TITLES = {
     "report": "writing the report",
 }
 
-QUIET = ("asked", "joined", "replied")
+QUIET = ("asked", "joined", "replied", "undrawn")
 """What becomes of a site in a good round."""
 
 

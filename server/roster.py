@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -59,9 +59,10 @@ class Roster:
         own = [node for node in present if not self.deployed or node in self._name_of]
         return sorted(own, key=lambda node: (self.label(node), node))
 
-    def away(self, present: Collection[int]) -> list[str]:
+    def away(self, present: Iterable[int]) -> list[str]:
         """Names of the study's sites that are not connected."""
-        return sorted(name for node, name in self._name_of.items() if node not in present)
+        there = set(present)
+        return sorted(name for node, name in self._name_of.items() if node not in there)
 
     def introduced(self, node: int, description: SiteDescription) -> None:
         """The node described itself. Raises `ValueError` where the name belongs to another one."""
@@ -77,21 +78,23 @@ class Roster:
             self._standings.setdefault(name, stranger)
         self.of(node).description = description
 
+    def named(self, node: int) -> bool:
+        """Whether the node's name is known: in a simulation only since it last described itself."""
+        return node in self._name_of
+
     def known(self, node: int) -> bool:
         """Whether the node has said what it holds."""
         return node in self._name_of and self.of(node).description is not None
 
-    def due(self, members: list[int], satisfied_by: Collection[str] = ()) -> tuple[list[int], list[int]]:
+    def due(self, members: list[int], enough: Callable[[set[str]], bool]) -> tuple[list[int], list[int]]:
         """Which of the members to ask this round, and which to leave out.
 
         A site that failed `give_up_after` rounds running is asked only every `ask_again_every` rounds,
-        unless the quorum or `required` cannot be met without it.
+        unless those left are not `enough`.
         """
         rested = [node for node in members if self._rests(self.of(node))]
         asked = [node for node in members if node not in rested]
-        if rested and not self.rules.satisfied(
-            {self.label(node) for node in asked} | set(satisfied_by), self.expected
-        ):
+        if rested and not enough({self.label(node) for node in asked}):
             return members, []
         return asked, rested
 

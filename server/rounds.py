@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from hymate.protocol import (
     Action,
     DescribeRequest,
+    EvaluateRequest,
     PrepareReply,
     PrepareRequest,
     RoundRequest,
@@ -30,7 +31,8 @@ from server.exchange import Clock, Exchange, Reply, Step
 from server.journal import Journal
 from server.participation import ParticipationConfig
 from server.roster import Roster
-from server.training_round import Folded, TrainingRound
+from server.sampling import Draw
+from server.training_round import Folded, TrainingRound, addressed
 from strategies.base import Algorithm
 from strategies.screening import LengthCheck
 from strategies.wire import pack
@@ -75,9 +77,13 @@ class Federation:
         unknown = sorted(set(rules.required) - set((identities or {}).values()))
         if identities and unknown:
             raise StudyFailure(f"participation.required names '{unknown[0]}', which is no site of the study")
-        if rules.needed(self.roster.expected) > self.roster.expected:
+        sites = self.roster.expected
+        for key, number in (("quorum", rules.quorum), ("sample", rules.sample)):
+            if number > sites:
+                raise StudyFailure(f"participation.{key} is {number}, but the study has {sites} sites")
+        if rules.needed(rules.drawn(sites)) > rules.drawn(sites):
             raise StudyFailure(
-                f"participation.quorum is {rules.quorum}, but the study has {self.roster.expected} sites"
+                f"participation.quorum is {rules.quorum}, but a round draws {rules.drawn(sites)} sites"
             )
 
     @property
@@ -110,11 +116,17 @@ class Federation:
     def ask(
         self, action: Action, request: BaseModel, kind: type[Record], weights: Weights | None = None
     ) -> list[Reply[Record]]:
-        """The same request to every site; valid replies by site name."""
+        """The same request to every site; valid replies by site name.
+
+        A site that is scored is told up to which round of fine-tuning it counted.
+        """
         content = pack(request, weights)
 
         def step_for(node: int) -> Step:
-            return Step(action, content, kind, partial(self._is_itself, node))
+            own = content
+            if isinstance(request, EvaluateRequest):
+                own = addressed(content, request, "finetune", self.roster.of(node))
+            return Step(action, own, kind, partial(self._is_itself, node))
 
         return self._gather(action.value.split(".")[1], 0, step_for)
 
@@ -128,6 +140,7 @@ class Federation:
     ) -> Folded:
         """One training round under `algorithm`: the next global weights, and what the sites said."""
         training = TrainingRound(algorithm, action, request, weights, lengths, self.roster)
+        draw = self.draw(training.phase, request.round, request.seed, algorithm.fewest())
 
         def step_for(node: int) -> Step:
             def accept(reply: Reply[TrainReply]) -> str | None:
@@ -135,7 +148,12 @@ class Federation:
 
             return Step(action, training.content_for(self.roster.of(node)), TrainReply, accept)
 
-        return training.fold(self._gather(training.phase, request.round, step_for, training.too_long))
+        replies = self._gather(training.phase, request.round, step_for, training.too_long, draw)
+        return training.fold(replies)
+
+    def draw(self, phase: str, number: int, seed: int, least: int = 1) -> Draw:
+        """Which sites train in a round."""
+        return Draw(self._rules, self.roster.expected, phase, number, seed, least)
 
     def _gather(
         self,
@@ -143,21 +161,22 @@ class Federation:
         server_round: int,
         step_for: Callable[[int], Step],
         screen: Callable[[list[Reply[Any]]], dict[str, str]] = lambda replies: {},
+        draw: Draw | None = None,
     ) -> list[Reply[Any]]:
         """Usable replies of enough sites, by name; below quorum it pauses and tries again, up to a bound.
 
         Raises `StudyFailure` where the last try is still below quorum.
         """
+        draw = draw or Draw(self._rules, self.roster.expected, phase)
         usable: dict[int, Reply[Any]] = {}
         barred: set[int] = set()
         asked: set[int] = set()
 
         def complete(more: Collection[int] = ()) -> bool:
-            names = {self.roster.label(node) for node in {*usable, *more}}
-            return self.roster.rules.satisfied(names, self.roster.expected)
+            return draw.enough({self.roster.label(node) for node in {*usable, *more}})
 
         for attempt in range(1, self._rules.attempts + 1):
-            nodes = self._to_ask(phase, server_round, usable, barred, again=attempt > 1)
+            nodes = self._to_ask(draw, usable, barred, again=attempt > 1)
             asked |= set(nodes)
             self._journal.metric(phase, "asked", sites=len(nodes), server_round=server_round)
             ending = self._exchange.run(
@@ -185,30 +204,46 @@ class Federation:
             if len(usable) + len(barred) >= self.roster.expected:
                 break  # nobody is left to ask
             if attempt < self._rules.attempts:
-                self._pause(phase, server_round, attempt, self._cause(phase, server_round, len(usable)))
-        raise StudyFailure(self._cause(phase, server_round, len(usable)))
+                self._pause(phase, server_round, attempt, self._cause(draw, len(usable)))
+        raise StudyFailure(self._cause(draw, len(usable)))
 
     def _in_order(self, replies: Mapping[int, Reply[Any]]) -> list[Reply[Any]]:
         return [replies[node] for node in sorted(replies, key=self.roster.label)]
 
     def _to_ask(
-        self, phase: str, server_round: int, usable: Collection[int], barred: Collection[int], *, again: bool
+        self, draw: Draw, usable: Collection[int], barred: Collection[int], *, again: bool
     ) -> list[int]:
         """The nodes to ask now; who is left out, and why, is written down once a round."""
+        phase, server_round = draw.phase, draw.number
+        if draw.samples:
+            self._learn_names()
+        label = self.roster.label
         present = set(self._grid.get_node_ids())
-        answered = {self.roster.label(node) for node in usable}
+        answered = {label(node) for node in usable}
         members = [node for node in self.roster.members(present) if node not in {*usable, *barred}]
         # One-off exchanges (the vocabulary, the figures at the end) ask everyone who is there.
-        due, rested = self.roster.due(members, answered) if server_round else (members, [])
+        due, rested = members, list[int]()
+        if server_round:
+            due, rested = self.roster.due(members, lambda names: draw.enough(names | answered))
+        drawn = draw.of(map(label, due), answered)
         if not again:
             for site in self.roster.away(present):
                 self._journal.participation(phase, server_round, site, "absent", reason="is not connected")
             for node in rested:
                 self.roster.of(node).waited += 1
                 reason = f"gave no usable reply in its last {self.roster.of(node).failures} rounds"
-                site = self.roster.label(node)
-                self._journal.participation(phase, server_round, site, "skipped", reason=reason)
-        return due
+                self._journal.participation(phase, server_round, label(node), "skipped", reason=reason)
+            for site in sorted({label(node) for node in due} - drawn):
+                reason = f"not among the {draw.size} sites drawn for this round"
+                self._journal.participation(phase, server_round, site, "undrawn", reason=reason)
+        return [node for node in due if label(node) in drawn]
+
+    def _learn_names(self) -> None:
+        """Sites are drawn by name, and a simulated one that was started again has not said its own yet."""
+        present = self.roster.members(self._grid.get_node_ids())
+        strangers = [node for node in present if not self.roster.named(node)]
+        if strangers:
+            self._exchange.run("describe", 0, strangers, self._describing, lambda answered: True)
 
     def _next_step(self, node: int, step_for: Callable[[int], Step]) -> Step:
         """What this site must answer next on its way to the step that is asked of all."""
@@ -274,12 +309,13 @@ class Federation:
         while self._clock.now() < until and not set(self._grid.get_node_ids()) - before:
             self._clock.sleep(min(1.0, until - self._clock.now()))
 
-    def _cause(self, phase: str, server_round: int, usable: int) -> str:
-        where = f"{phase} round {server_round}" if server_round else phase
-        needed = f"{self._rules.needed(self.roster.expected)} are needed"
+    def _cause(self, draw: Draw, usable: int) -> str:
+        where = f"{draw.phase} round {draw.number}" if draw.number else draw.phase
+        sites = f"{draw.size} sites" + (" drawn" if draw.samples else "")
+        needed = f"{draw.needed} are needed"
         if self._rules.required:
             needed += f", and {', '.join(self._rules.required)} among them"
         return (
-            f"{where}: {usable} of {self.roster.expected} sites gave a usable reply, {needed}; "
+            f"{where}: {usable} of {sites} gave a usable reply, {needed}; "
             f"{self._journal.last_trouble or 'participation.jsonl says why'}"
         )

@@ -16,6 +16,8 @@ PHASES = ("describe", "vocabulary", "pretrain", "finetune", "evaluate", "alone",
 WORDS = {"asked": "working", "joined": "working", "retried": "asked again", "dropped": "late"}
 """Outcomes in `participation.jsonl` by what they mean at the moment; the others stand for themselves."""
 GOOD, WAITING = ("online", "replied", "working"), ("not seen yet", "asked again", "late", "skipped", "absent")
+IDLE = ("undrawn",)
+"""Not asked, and nothing is wrong."""
 ROUNDS_REMEMBERED = 5
 
 
@@ -90,6 +92,8 @@ class StudyView:
 
 
 def _colour(status: str) -> str:
+    if status in IDLE:
+        return "dim"
     return "green" if status in GOOD else "yellow" if status in WAITING else "red"
 
 

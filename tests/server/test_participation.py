@@ -19,6 +19,7 @@ from server.app import run_study
 from server.participation import ParticipationConfig
 from server.roster import Roster
 from server.rounds import StudyFailure
+from server.sampling import Draw
 from server.study import StudyConfig
 from strategies.wire import pack, unpack, unpack_weights
 from tests.in_process import InProcessGrid, Tamper, VirtualTime, lay_out, small_study
@@ -217,14 +218,11 @@ def test_a_site_is_asked_all_the_same_where_the_quorum_needs_it() -> None:
     rules = ParticipationConfig(quorum=2, give_up_after=1)
     roster = Roster(rules, 2, {10: "north", 11: "south"})
     roster.settle(11, usable=False)
-    assert roster.due([10, 11]) == ([10, 11], [])
-    roster = Roster(rules.model_copy(update={"quorum": 1}), 2, {10: "north", 11: "south"})
-    roster.settle(11, usable=False)
-    assert roster.due([10, 11]) == ([10], [11])
-    required = rules.model_copy(update={"quorum": 1, "required": ("south",)})
-    roster = Roster(required, 2, {10: "north", 11: "south"})
-    roster.settle(11, usable=False)
-    assert roster.due([10, 11]) == ([10, 11], [])
+    assert roster.due([10, 11], Draw(rules, 2, "pretrain", 1).enough) == ([10, 11], [])
+    one = rules.model_copy(update={"quorum": 1})
+    assert roster.due([10, 11], Draw(one, 2, "pretrain", 1).enough) == ([10], [11])
+    required = one.model_copy(update={"required": ("south",)})
+    assert roster.due([10, 11], Draw(required, 2, "pretrain", 1).enough) == ([10, 11], [])
 
 
 def test_a_site_that_comes_late_describes_itself_agrees_and_trains(study: Study) -> None:

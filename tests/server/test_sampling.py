@@ -1,0 +1,282 @@
+"""Rounds that draw some of the sites: who is drawn, who is asked all the same, and what is scored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from flwr.app import Error, Message
+from flwr.serverapp import Grid
+from pydantic import ValidationError
+
+from server.app import run_study
+from server.participation import ParticipationConfig
+from server.rounds import StudyFailure
+from server.sampling import Draw
+from tests.in_process import InProcessGrid, Tamper, VirtualTime, lay_out, small_study
+
+SITES = [f"hospital_{number}" for number in (1, 2, 3, 4)]
+Lines = list[dict[str, Any]]
+
+
+def draw(number: int = 1, sites: int = 4, **rules: Any) -> Draw:
+    return Draw(ParticipationConfig(**rules), sites, "pretrain", number, seed=3)
+
+
+def test_a_draw_follows_from_seed_phase_and_round_alone() -> None:
+    drawn = [draw(number, sample=2).of(SITES) for number in range(1, 30)]
+    assert drawn == [draw(number, sample=2).of(reversed(SITES)) for number in range(1, 30)]
+    assert all(len(sites) == 2 for sites in drawn)
+    assert len(set(drawn)) == 6  # every pair there is
+    others = [
+        [Draw(ParticipationConfig(sample=2), 4, "finetune", number, 3).of(SITES) for number in range(1, 30)],
+        [Draw(ParticipationConfig(sample=2), 4, "pretrain", number, 4).of(SITES) for number in range(1, 30)],
+    ]
+    assert drawn not in others
+
+
+def test_every_site_is_drawn_as_often_as_any_other() -> None:
+    counts = Counter(site for number in range(1, 2001) for site in draw(number, sample=0.5).of(SITES))
+    assert sorted(counts) == SITES
+    assert all(abs(count - 1000) < 5 * 22.4 for count in counts.values())  # standard deviation sqrt(500)
+
+
+def test_a_site_that_is_away_changes_its_own_place_only() -> None:
+    for number in range(1, 40):
+        whole = draw(number, sample=2)
+        drawn = whole.of(SITES)
+        for away in SITES:
+            left = whole.of([site for site in SITES if site != away])
+            assert len(left) == 2
+            assert left >= drawn - {away}
+            assert (left == drawn) == (away not in drawn)
+
+
+def test_those_that_answered_keep_their_places_in_another_try() -> None:
+    whole = draw(sample=2)
+    first, second = sorted(whole.of(SITES))
+    assert whole.of([site for site in SITES if site != first], answered={first}) == {second}
+    rest = [site for site in SITES if site not in (first, second)]
+    assert len(whole.of(rest, answered={first})) == 1  # `second` was quarantined: the next one
+
+
+def test_required_sites_are_always_drawn_and_count_among_the_drawn() -> None:
+    for number in range(1, 20):
+        assert "hospital_4" in draw(number, sample=2, required=["hospital_4"]).of(SITES)
+        assert len(draw(number, sample=2, required=["hospital_4"]).of(SITES)) == 2
+    assert draw(sample=1, required=SITES[:3]).of(SITES) == set(SITES[:3])
+
+
+@pytest.mark.parametrize(
+    ("rules", "size", "needed"),
+    [
+        ({}, 4, 4),
+        ({"sample": 1.0, "quorum": 0.5}, 4, 2),
+        ({"sample": 0.5}, 2, 2),
+        ({"sample": 0.6}, 3, 3),
+        ({"sample": 3, "quorum": 0.5}, 3, 2),
+        ({"sample": 3, "quorum": 2}, 3, 2),
+        ({"sample": 0.01}, 1, 1),
+        ({"sample": 1}, 1, 1),
+    ],
+)
+def test_the_quorum_is_of_those_drawn(rules: dict[str, Any], size: int, needed: int) -> None:
+    whole = draw(**rules)
+    assert (whole.size, whole.needed, len(whole.of(SITES))) == (size, needed, size)
+    assert whole.enough(SITES[:needed])
+    assert not whole.enough(SITES[: needed - 1])
+
+
+def test_an_algorithm_that_needs_more_sites_gets_them() -> None:
+    whole = Draw(ParticipationConfig(sample=1), 4, "pretrain", 1, 0, least=3)
+    assert (whole.size, whole.needed) == (3, 3)
+
+
+def test_a_one_off_exchange_asks_everyone() -> None:
+    everyone = draw(0, sample=2)
+    assert (everyone.of(SITES), everyone.needed, everyone.samples) == (frozenset(SITES), 4, False)
+
+
+def test_a_quorum_above_what_is_drawn_is_refused_when_the_file_is_read() -> None:
+    with pytest.raises(ValidationError, match="quorum is 3, but a round draws 2 sites; lower it"):
+        ParticipationConfig(sample=2, quorum=3)
+    ParticipationConfig(sample=2, quorum=3, required=("a", "b", "c"))
+    for wrong in (0, 0.0, 1.5, -1):
+        with pytest.raises(ValidationError):
+            ParticipationConfig(sample=wrong)
+
+
+# --- whole studies ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hospitals") / "run"
+    assert lay_out(folder, 4, stays=40) == SITES
+    return folder
+
+
+class Study:
+    """Three rounds of pretraining and two of fine-tuning at four hospitals."""
+
+    def __init__(self, hospitals: Path, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(hospitals / "sites", folder / "sites")
+        self.grid: InProcessGrid
+
+    def run(
+        self,
+        tamper: Tamper | None = None,
+        before: Callable[[InProcessGrid], None] = lambda grid: None,
+        rounds: tuple[int, int] = (3, 2),
+        **participation: Any,
+    ) -> Lines:
+        study = small_study(
+            pretrain={"rounds": rounds[0], "batch_size": 16},
+            finetune={"rounds": rounds[1], "batch_size": 16},
+            participation=participation,
+        )
+        time = VirtualTime()
+        self.grid = InProcessGrid(self.folder, SITES, tamper=tamper, time=time)
+        before(self.grid)
+        run_study(cast(Grid, self.grid), study, self.folder, expected_sites=4, clock=time)
+        return self.lines("participation")
+
+    def lines(self, name: str) -> Lines:
+        return [json.loads(line) for line in (self.folder / f"{name}.jsonl").read_text().splitlines()]
+
+    def metrics(self, event: str) -> Lines:
+        return [
+            line for line in self.lines("metrics") if (line["phase"], line["event"]) == ("finetune", event)
+        ]
+
+    def asked(self, action: str) -> int:
+        return sum(message.metadata.message_type == action for message in self.grid.sent)
+
+
+@pytest.fixture
+def study(hospitals: Path, tmp_path: Path) -> Study:
+    return Study(hospitals, tmp_path / "run")
+
+
+def outcomes(lines: Lines, phase: str, number: int) -> dict[str, list[str]]:
+    told: dict[str, list[str]] = {}
+    for line in lines:
+        if (line["phase"], line["round"]) == (phase, number):
+            told.setdefault(line["site"], []).append(line["outcome"])
+    return told
+
+
+def test_the_drawn_train_and_all_others_are_told_of(study: Study) -> None:
+    lines = study.run(sample=0.5)
+    for phase, rounds in (("pretrain", 3), ("finetune", 2)):
+        for number in range(1, rounds + 1):
+            drawn = Draw(ParticipationConfig(sample=0.5), 4, phase, number, 0).of(SITES)
+            expected = {site: ["asked", "replied"] if site in drawn else ["undrawn"] for site in SITES}
+            assert outcomes(lines, phase, number) == expected
+    (reason, *_) = [line["reason"] for line in lines if line["outcome"] == "undrawn"]
+    assert reason == "not among the 2 sites drawn for this round"
+    assert study.asked("train.pretrain") == 6
+    assert study.asked("query.statistics") == study.asked("query.prepare") == 4
+    report = json.loads((study.folder / "report.json").read_text())
+    assert report["participation"]["troubles"] == []
+    assert sum(site["undrawn"] for site in report["participation"]["sites"].values()) == 10
+    assert len(report["sites"]) == 4  # held-out figures are of all
+
+
+def test_tuning_scores_are_of_all_sites_whoever_was_drawn(
+    study: Study, hospitals: Path, tmp_path: Path
+) -> None:
+    """Round 1 of fine-tuning starts from the same weights in both: the score must be the same, too."""
+    study.run(sample=1, rounds=(0, 2))
+    assert study.asked("evaluate.score") == 4 * (2 + 1 + 1)  # both rounds, the last weights, held out
+    whole = Study(hospitals, tmp_path / "whole")
+    whole.run(rounds=(0, 2))
+    assert whole.asked("evaluate.score") == 4 * (1 + 1)
+    first, other = study.metrics("round")[0], whole.metrics("round")[0]
+    assert first["tuning_auroc"] == other["tuning_auroc"]
+    assert first["tuning_auprc"] == other["tuning_auprc"]
+    assert first["loss"] != other["loss"]
+
+
+class Broken(Exception):
+    """The coordinator's process is gone."""
+
+
+def breaks_after(messages: int) -> Tamper:
+    left = [messages]
+
+    def tamper(name: str, reply: Message) -> Message:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Broken
+        return reply
+
+    return tamper
+
+
+@pytest.fixture(scope="module")
+def undisturbed(hospitals: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    study = Study(hospitals, tmp_path_factory.mktemp("undisturbed") / "run")
+    study.run(sample=2, required=["hospital_2"])
+    return study
+
+
+@pytest.mark.parametrize("messages", [13, 24])  # in pretraining's first round, between fine-tuning's two
+def test_a_study_that_goes_on_draws_the_same(messages: int, study: Study, undisturbed: Study) -> None:
+    """After a restart the sites of a simulation are strangers until they have said their names."""
+    with pytest.raises(Broken):
+        study.run(breaks_after(messages), sample=2, required=["hospital_2"])
+    lines = study.run(sample=2, required=["hospital_2"])
+    for phase, rounds in (("pretrain", 3), ("finetune", 2)):
+        for number in range(1, rounds + 1):
+            told = outcomes(lines, phase, number)
+            assert {site for site, words in told.items() if words[-1] == "replied"} == {
+                site
+                for site, words in outcomes(undisturbed.lines("participation"), phase, number).items()
+                if words[-1] == "replied"
+            }
+            assert told["hospital_2"][-1] == "replied"
+    weights = "model/weights.safetensors"
+    assert (study.folder / weights).read_bytes() == (undisturbed.folder / weights).read_bytes()
+
+
+def test_the_next_one_takes_the_place_of_a_site_that_is_away(study: Study) -> None:
+    """Node keys are known: the site that is away is named, and the round is complete without it."""
+    (study.folder / "sites.json").write_text(json.dumps({str(10 + i): site for i, site in enumerate(SITES)}))
+    rules = ParticipationConfig(sample=2)
+    away = sorted(Draw(rules, 4, "pretrain", 1, 0).of(SITES))[0]
+
+    def gone(grid: InProcessGrid) -> None:
+        grid.away.add(10 + SITES.index(away))
+
+    lines = study.run(None, gone, rounds=(1, 1), sample=2, quorum=0.75)
+    told = outcomes(lines, "pretrain", 1)
+    assert told.pop(away) == ["absent"]
+    left = Draw(rules, 4, "pretrain", 1, 0).of([site for site in SITES if site != away])
+    assert {site for site, words in told.items() if words[-1] == "replied"} == left
+
+
+def test_more_sites_than_there_are_cannot_be_drawn(study: Study) -> None:
+    with pytest.raises(StudyFailure, match="sample is 5, but the study has 4 sites"):
+        study.run(sample=5)
+    with pytest.raises(StudyFailure, match="quorum is 3, but a round draws 2 sites"):
+        study.run(sample=0.5, quorum=3)
+
+
+def test_a_round_of_drawn_sites_below_quorum_says_so(study: Study) -> None:
+    def never(name: str, reply: Message) -> Message:
+        if reply.metadata.message_type != "train.pretrain":
+            return reply
+        origin = Message(reply.content, dst_node_id=1, message_type=reply.metadata.message_type)
+        return Message(Error(code=2, reason="out of memory"), reply_to=origin)
+
+    with pytest.raises(
+        StudyFailure, match=r"pretrain round 1: 0 of 2 sites drawn gave a usable reply, 2 are"
+    ):
+        study.run(never, sample=2, attempts=1, retries=0)

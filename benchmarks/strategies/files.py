@@ -39,6 +39,8 @@ class RowConfig(Frozen):
     the row's, under every seed."""
     participation: Changes = Field(default_factory=dict)
     """Changes of the study's `participation:`."""
+    study: Changes = Field(default_factory=dict)
+    """Changes of the study elsewhere, where the strategy is not all of it."""
     trained: Literal["federated", "alone", "pooled"] = "federated"
     """alone: every site by itself, as the row `beside` reports it; pooled: all stays at one place."""
     beside: str = ""
@@ -144,4 +146,4 @@ def row_study(
         "participation": row.participation,
         "evaluation": {"local_baseline": compared},
     }
-    return parse(StudyConfig, merged(content, changes), source)
+    return parse(StudyConfig, merged(merged(content, row.study), changes), source)

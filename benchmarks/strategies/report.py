@@ -37,7 +37,7 @@ def section(table: Table, command: str) -> str:
     """Title, table, expectations and what is needed to repeat it, as Markdown."""
     population = table.population
     lines = [
-        f"## {population.title}",
+        f"### {population.title}",
         "",
         *([REDUCED, ""] if table.reduced else []),
         population.about.strip(),

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from hymate.data.store import TripletStore
 from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
-from hymate.protocol import EvaluateRequest, FinetuneRequest, PretrainRequest, RoundRequest, Training
+from hymate.protocol import EvaluateRequest, FinetuneRequest, GoingOn, PretrainRequest, RoundRequest
 from hymate.train.loop import EpochResult, LocalHook, make_optimiser
 from hymate.train.saved_model import MODEL, SavedModel, save_model
 from strategies.base import Algorithm, Arrays, LocalRound, SiteHalf
@@ -37,10 +38,9 @@ from strategies.wire import with_beside
 ALGORITHM = "algorithm/"
 RESIDUAL = "residual/"
 """Before the names of what the algorithm and the compression remember; own layers have a prefix, too."""
-LAST = 1 << 31
-"""A round after all others."""
 
 Weights = Mapping[str, NDArray[np.generic]]
+Phase = Literal["pretrain", "finetune"]
 Train = Callable[[nn.Module, torch.optim.AdamW, LocalHook | None, int, int], EpochResult]
 """Model, optimiser, hook, first epoch (from 0) and number of epochs."""
 
@@ -76,8 +76,14 @@ class Strategist:
         """The model as the site uses it, before this round's training."""
         return _personal(self._algorithm, self._model, self._remembered)
 
-    def train(self, train: Train, loss: Callable[[], float], store: TripletStore) -> Trained:
-        """This round: `train` runs its epochs on a model, `loss` measures the model of this round.
+    def train(
+        self,
+        train: Train,
+        loss: Callable[[], float],
+        store: TripletStore,
+        score: Callable[[NDArray[np.int64]], NDArray[np.float64]] | None = None,
+    ) -> Trained:
+        """This round: `train` runs its epochs on a model, `loss` and `score` measure the model of this round.
 
         Weights trained on a handful of stays say too much about them: below the site's minimum it refuses.
         """
@@ -106,6 +112,8 @@ class Strategist:
             loss=loss,
             store=store,
             min_cell=self._site.policy.min_cell,
+            score=score,
+            phase=self._phase,
         )
         half.begin(local)
         result = self._epochs(model, hook, train, self._phase)
@@ -127,7 +135,8 @@ class Strategist:
                 **{ALGORITHM + name: tensor for name, tensor in local.memory.items()},
                 **{RESIDUAL + name: torch.from_numpy(np.asarray(kept)) for name, kept in residual.items()},
             },
-            needed=(request.folded, request.best_round),
+            folded=request.folded,
+            best_round=request.best_round,
         )
         extra = {name: tensor.detach().numpy() for name, tensor in beside.arrays.items()}
         return Trained(result, with_beside(arrays, extra), dict(beside.facts))
@@ -156,7 +165,9 @@ def own_model(site: SiteConfig, request: EvaluateRequest, model: HyMaTE) -> HyMa
     """The model the site would use after `request.round`; the model received, where it has no other."""
     if request.personal is None:
         return model
-    memory = StrategyMemory(site, request.study, "finetune", request.run).recall(request.round)
+    memory = StrategyMemory(site, request.study, "finetune", request.run).recall(
+        min(request.round, request.folded)
+    )
     local = local_names(request.personal.local_layers, model.state_dict())
     put_local(model, memory or _layers_before(site, request, "finetune", local))
     return _personal(make_algorithm(request.personal), model, memory)
@@ -170,7 +181,7 @@ def keep_own_model(site: SiteConfig, request: EvaluateRequest, model: HyMaTE) ->
     note(site, Event.ANSWERED, f"this site's own model of study {request.study} lies in {folder}")
 
 
-def phase_of(request: RoundRequest) -> tuple[str, PretrainConfig | FinetuneConfig]:
+def phase_of(request: RoundRequest) -> tuple[Phase, PretrainConfig | FinetuneConfig]:
     """The name under which a phase's memory is kept, and its settings."""
     if isinstance(request, PretrainRequest):
         return "pretrain", request.pretrain
@@ -179,12 +190,12 @@ def phase_of(request: RoundRequest) -> tuple[str, PretrainConfig | FinetuneConfi
 
 
 def _layers_before(
-    site: SiteConfig, request: Training, phase: str, local: frozenset[str]
+    site: SiteConfig, request: GoingOn, phase: str, local: frozenset[str]
 ) -> dict[str, Tensor]:
     """Own layers as pretraining left them: with these a site begins to fine-tune."""
     if phase != "finetune" or not local:
         return {}
-    memory = StrategyMemory(site, request.study, "pretrain", request.run).recall(LAST)
+    memory = StrategyMemory(site, request.study, "pretrain", request.run).recall(request.pretrained)
     return {name: layer for name, layer in memory.items() if name.removeprefix(PREFIX) in local}
 
 

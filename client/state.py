@@ -9,7 +9,7 @@ from the same state as the first time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -68,17 +68,22 @@ class StrategyMemory:
         earlier = [number for number in _numbers(self._folder, "strategy") if number <= server_round]
         return load_arrays(_file(self._folder, "strategy", max(earlier))) if earlier else {}
 
-    def remember(self, server_round: int, arrays: Mapping[str, Tensor], needed: Collection[int] = ()) -> None:
-        """Keep `arrays` of this round; forget rounds before the last few but those `needed`."""
-        if not arrays:
+    def remember(
+        self, server_round: int, arrays: Mapping[str, Tensor], *, folded: int, best_round: int
+    ) -> None:
+        """Keep `arrays` of this round, which went on from `folded`.
+
+        What lies between did not count, and is forgotten: nobody may take it for the state of a later
+        round. So are rounds before the last few, but for `best_round` or the one that stands for it.
+        """
+        earlier = [number for number in _numbers(self._folder, "strategy") if number < server_round]
+        if not arrays and not earlier:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         save_arrays(_file(self._folder, "strategy", server_round), arrays)
-        numbers = [number for number in _numbers(self._folder, "strategy") if number <= server_round]
-        kept = set(numbers[-KEPT_ROUNDS:])
-        for round_needed in needed:  # or the one that stands for it, where the site was not in it
-            kept |= {max((number for number in numbers if number <= round_needed), default=server_round)}
-        for number in set(numbers) - kept:
+        counted = [number for number in earlier if number <= folded]
+        kept = {*counted[1 - KEPT_ROUNDS :], *[n for n in counted if n <= best_round][-1:]}
+        for number in set(earlier) - kept:
             _file(self._folder, "strategy", number).unlink()
 
 

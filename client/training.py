@@ -35,6 +35,7 @@ from hymate.train.loop import (
     forecast_error,
     label_error,
     pretrain_epochs,
+    score,
 )
 from strategies.base import Arrays
 
@@ -119,7 +120,12 @@ def finetune(
             hook=hook,
         )
 
-    done = strategist.train(train, lambda: label_error(model, store, balance), store)
+    done = strategist.train(
+        train,
+        lambda: label_error(model, store, balance),
+        store,
+        lambda rows: score(model, store, rows),
+    )
     return _reply(site, done).model_copy(update={"received": received}), done.arrays
 
 

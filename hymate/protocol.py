@@ -103,15 +103,25 @@ class Training(Frozen):
     seed: int
 
 
-class RoundRequest(Training):
+class GoingOn(Training):
+    """What a site is told that goes on from what it remembers of the study.
+
+    It goes on from the last rounds in which its reply was made part of the model; 0: none. What came too
+    late, or was refused, did not happen.
+    """
+
+    folded: int = 0
+    """The last such round of this phase ..."""
+    pretrained: int = 0
+    """... and of pretraining."""
+
+
+class RoundRequest(GoingOn):
     """One round of training under a strategy."""
 
     round: int
     """1-based; the site trains epochs (round - 1) * local_epochs + 1 ... round * local_epochs."""
     strategy: StrategyConfig
-    folded: int = 0
-    """The last round of this phase in which this site's reply was made part of the model; 0: none. The
-    site goes on from what it remembered then: what came too late, or was refused, did not happen."""
     best_round: int = 0
     """The round the study would end with as things stand: what a site remembers of it is kept."""
 
@@ -133,7 +143,7 @@ class AloneRequest(Training):
     finetune: FinetuneConfig
 
 
-class EvaluateRequest(Training):
+class EvaluateRequest(GoingOn):
     split: Literal["tuning", "held_out"]
     batch_size: int = 64
     personal: StrategyConfig | None = None

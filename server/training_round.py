@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from hymate.protocol import Action, RoundRequest, TrainReply
+from hymate.protocol import Action, GoingOn, RoundRequest, TrainReply
 from server.exchange import Reply
 from server.roster import Roster, Standing
 from strategies.base import Algorithm, Arrays, Round, Update
@@ -37,6 +37,14 @@ class Folded:
     """Of the arrays sent to all sites of the round, before Flower's own headers ..."""
     bytes_up: int
     """... and of those that came back and count."""
+
+
+def addressed(content: RecordDict, request: GoingOn, phase: str, standing: Standing) -> RecordDict:
+    """The same content, and up to which round the replies of this very site counted."""
+    counted = {"folded": standing.folded.get(phase, 0), "pretrained": standing.folded.get("pretrain", 0)}
+    config = content.config_records[CONFIG].copy()
+    config["json"] = request.model_copy(update=counted).model_dump_json()
+    return RecordDict({**content, CONFIG: config})
 
 
 class TrainingRound:
@@ -68,10 +76,7 @@ class TrainingRound:
 
     def content_for(self, standing: Standing) -> RecordDict:
         """What this site is sent: all the same arrays, and the round up to which it counted."""
-        request = self._request.model_copy(update={"folded": standing.folded.get(self.phase, 0)})
-        config = self._content.config_records[CONFIG].copy()
-        config["json"] = request.model_dump_json()
-        return RecordDict({**self._content, CONFIG: config})
+        return addressed(self._content, self._request, self.phase, standing)
 
     def fault_of(self, reply: Reply[TrainReply]) -> str | None:
         """What is wrong with a reply, if anything; else its update is taken.

@@ -19,7 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -82,6 +82,10 @@ class LocalRound:
     store: TripletStore
     min_cell: int
     """Counts of people below it may not leave the site."""
+    score: Callable[[NDArray[np.int64]], NDArray[np.float64]] | None = None
+    """Probability of the label of these rows of `store`, of the model as it is now; None in pretraining,
+    which knows no label."""
+    phase: Literal["pretrain", "finetune"] = "finetune"
     steps: int = 0
     """Optimiser steps taken; known in `finish`."""
 
@@ -129,6 +133,10 @@ class Algorithm(ABC):
     """Whether a site's own model differs from the shared one (`personalise`)."""
     exact_updates: ClassVar[str] = ""
     """Why updates must not be compressed with a loss; empty where they may."""
+    dense_updates: ClassVar[str] = ""
+    """Why updates must not be made sparse (`top_k`); empty where they may."""
+    weights_unused: ClassVar[str] = ""
+    """Why the sites' weights make no difference; empty where they do."""
 
     class Settings(Frozen):
         """Keys of `strategy:` besides those that every algorithm has."""
@@ -154,6 +162,14 @@ class Algorithm(ABC):
         A reply that lacks one, or has another one, is quarantined.
         """
         return {}
+
+    def fewest(self) -> int:
+        """Updates without which a round is not defined: with fewer it waits, as below the study's quorum."""
+        return 1
+
+    def facts_needed(self) -> frozenset[str]:
+        """Of `facts_expected`, those without which a reply is quarantined."""
+        return frozenset()
 
     def facts_expected(self) -> frozenset[str]:
         """Names of the numbers a site may send; a reply with another, or one not finite, is quarantined."""

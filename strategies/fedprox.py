@@ -17,16 +17,13 @@ w* = sum p_i g_i o_i / sum p_i g_i, g_i = (1 - ((1 - r h_i) / (1 + r mu))^K) h_i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
 
-from strategies.base import Algorithm, LocalRound, SiteHalf
+from strategies.base import Algorithm, SiteHalf
 from strategies.fedavg import FedAvg
-from strategies.proximal import pull
+from strategies.proximal import NearTheReceived
 
 
 class FedProx(FedAvg):
@@ -42,17 +39,3 @@ class FedProx(FedAvg):
 
     def site_half(self) -> SiteHalf:
         return NearTheReceived(self.settings.mu)
-
-
-class NearTheReceived(SiteHalf):
-    """A proximal step towards the weights received after every step of the optimiser."""
-
-    def __init__(self, strength: float) -> None:
-        self._strength = strength
-        self._received: Mapping[str, Tensor] = {}
-
-    def begin(self, local: LocalRound) -> None:
-        self._received = local.received
-
-    def after_step(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-        pull(model, self._received, self._strength, optimiser)

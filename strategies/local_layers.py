@@ -87,12 +87,13 @@ class InTurn(SiteHalf):
         self._inner.before_step(model)
 
     def on_gradient(self, model: nn.Module) -> None:
-        """AdamW leaves alone what has no gradient: neither moments nor weight decay touch it."""
-        self._inner.on_gradient(model)
+        """AdamW leaves alone what has no gradient: neither moments nor weight decay touch it. Nor does
+        the algorithm count it."""
         local_first = self._left > 0
         for name, parameter in model.named_parameters():
             if (name in self._local) != local_first:
                 parameter.grad = None
+        self._inner.on_gradient(model)
 
     def after_step(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         self._inner.after_step(model, optimiser)

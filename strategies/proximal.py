@@ -21,6 +21,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from strategies.base import LocalRound, SiteHalf
+
 
 def pull(
     model: nn.Module, anchor: Mapping[str, Tensor], strength: float, optimiser: torch.optim.Optimizer
@@ -34,3 +36,17 @@ def pull(
                 towards = anchor.get(name_of[id(parameter)])
                 if towards is not None:
                     parameter.lerp_(towards, force / (1 + force))
+
+
+class NearTheReceived(SiteHalf):
+    """A proximal step towards the weights received after every step of the optimiser."""
+
+    def __init__(self, strength: float) -> None:
+        self._strength = strength
+        self._received: Mapping[str, Tensor] = {}
+
+    def begin(self, local: LocalRound) -> None:
+        self._received = local.received
+
+    def after_step(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        pull(model, self._received, self._strength, optimiser)

@@ -43,6 +43,8 @@ class Hospital:
     stays: int = 10
     steps: int = 4
     store: Any = None
+    score: Any = None
+    """`LocalRound.score`"""
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def loss(self, model: nn.Module) -> Tensor:
@@ -100,6 +102,7 @@ class Halves:
             loss=lambda: float(hospital.loss(model).detach()),
             store=hospital.store,
             min_cell=5,
+            score=hospital.score,
         )
         half.begin(local)
         local.steps = self._train(hospital, model, half).steps

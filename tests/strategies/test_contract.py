@@ -11,7 +11,7 @@ import pytest
 from strategies.registry import ALGORITHMS
 from tests.strategies.halves import Halves, Hospital
 
-SETTINGS: dict[str, dict[str, Any]] = {}
+SETTINGS: dict[str, dict[str, Any]] = {"fairfed": {"group": "GENDER//F"}}
 """Where an algorithm cannot do without: its settings here."""
 
 

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from hymate.frozen import Frozen, Positive
+from hymate.frozen import Frozen
+
+Weight = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 
 class Delta(Frozen):
@@ -55,7 +57,7 @@ class StrategyConfig(BaseModel):
     name: str = "fedavg"
     optimiser_state: Literal["keep", "reset"] = "keep"
     """What happens to a site's AdamW moments between rounds."""
-    weighting: Literal["stays", "positives", "uniform"] | dict[str, Positive] = "stays"
+    weighting: Literal["stays", "positives", "uniform"] | dict[str, Weight] = "stays"
     """How much each site counts: by its training stays, by those of them with the label, as much as
     any other, or the numbers given here by name of site."""
     local_layers: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from typing import Literal
 from hymate.errors import InputFault
 from server.control import key_bytes
 from server.federation_config import FederationConfig, TlsConfig, split_address
+from server.named_sites import demand_named_sites
 from server.resume import has_work, refuse_unfinished
 from server.simulation import refuse_foreign
 from server.study import StudyConfig
@@ -97,26 +98,23 @@ def _versions() -> Iterator[Finding]:
 
 
 def _participation(study: StudyConfig, federation: FederationConfig) -> Iterator[Finding]:
-    rules = study.participation
-    known = ", ".join(federation.sites)
-    unknown = sorted(set(rules.required) - set(federation.sites))
-    if unknown:
-        yield Finding(
-            "participation.required",
-            "fail",
-            f"'{unknown[0]}' is no site of the federation",
-            f"name some of: {known}",
-        )
-    elif rules.needed(len(federation.sites)) > len(federation.sites):
-        yield Finding(
-            "participation.quorum",
-            "fail",
-            f"needs {rules.needed(len(federation.sites))} sites of {len(federation.sites)}",
-            "lower it, or add sites",
-        )
+    rules, sites = study.participation, len(federation.sites)
+    drawn = rules.drawn(sites)
+    try:
+        demand_named_sites(study, federation.sites, "site of the federation")
+    except InputFault as fault:
+        yield Finding(fault.where, "fail", fault.what, fault.remedy)
+        return
+    remedy = "lower it, or add sites"
+    if rules.sample > sites:
+        yield Finding("participation.sample", "fail", f"draws {rules.sample} sites of {sites}", remedy)
+    elif rules.needed(drawn) > drawn:
+        whole = f"{drawn}" if drawn == sites else f"the {drawn} that a round draws"
+        yield Finding("participation.quorum", "fail", f"needs {rules.needed(drawn)} sites of {whole}", remedy)
     else:
-        needed = rules.needed(len(federation.sites))
-        yield Finding("sites", "ok", f"{known}; a round needs {needed} of {len(federation.sites)}")
+        draws = "" if drawn == sites else f"draws {drawn} and "
+        known = ", ".join(federation.sites)
+        yield Finding("sites", "ok", f"{known}; a round {draws}needs {rules.needed(drawn)} of {sites}")
 
 
 def _certificate(federation: FederationConfig, now: dt.datetime, length: dt.timedelta) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from hymate.durable import write_text
 from hymate.errors import InputFault
 from server.journal import STATUS, read_status
 from server.launch import SuperLink, superlink
+from server.named_sites import demand_named_sites
 from server.resume import refuse_unfinished, roll_back
 from server.rounds import StudyFailure
 from server.study import SimulationConfig, StudyConfig, dump_study
@@ -90,13 +91,7 @@ def lay_out_run(study: StudyConfig, source: SimulationConfig, out: Path) -> list
     try:
         partial.chmod(0o755)  # mkdtemp gives the owner alone access
         data = _hospital_data(source, partial / "data")
-        strangers = sorted(set(study.participation.required) - set(data))
-        if strangers:
-            raise InputFault(
-                "participation.required",
-                f"'{strangers[0]}' is no hospital of this simulation",
-                f"name some of: {', '.join(sorted(data))}",
-            )
+        demand_named_sites(study, data, "hospital of this simulation")
         for name, folder in sorted(data.items()):
             home = partial / "sites" / name
             home.mkdir(parents=True)

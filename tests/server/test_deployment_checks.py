@@ -64,8 +64,8 @@ def garbage(name: str) -> Break:
 def change(**changes: Any) -> Break:
     def break_it(federation: Deployed) -> None:
         federation.study, federation.federation = (
-            {k: v for k, v in changes.items() if k in ("participation", "finetune")},
-            {k: v for k, v in changes.items() if k not in ("participation", "finetune")},
+            {k: v for k, v in changes.items() if k in ("participation", "finetune", "strategy")},
+            {k: v for k, v in changes.items() if k not in ("participation", "finetune", "strategy")},
         )
         federation.write_study()
 
@@ -110,6 +110,15 @@ FAULTS: dict[str, tuple[Break, str]] = {
         "participation.required: 'hospital_7' is no site of the federation; name some of: hospital_1",
     ),
     "too high a quorum": (change(participation={"quorum": 3}), "participation.quorum: needs 3 sites of 2"),
+    "a quorum above what a round draws": (
+        change(participation={"sample": 0.5, "quorum": 2}),
+        "participation.quorum: needs 2 sites of the 1 that a round draws",
+    ),
+    "too large a sample": (change(participation={"sample": 3}), "participation.sample: draws 3 sites of 2"),
+    "a weighting without a site": (
+        change(strategy={"weighting": {"hospital_1": 1}}),
+        "strategy.weighting: gives no number for site 'hospital_2'; give one for every site",
+    ),
     "an address of another machine": (change(address="192.0.2.1:9092"), "192.0.2.1:9092: cannot listen"),
     "not a run folder": (foreign_run, "exists and is not a run directory"),
     "no superlink there": (

@@ -1,0 +1,40 @@
+"""Sites that a study file calls by name outside of `federation.sites` and `simulation.sites`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from hymate.errors import InputFault
+from server.study import StudyConfig
+
+
+def demand_named_sites(study: StudyConfig, sites: Collection[str], kind: str) -> None:
+    """Before anything starts: names in the study are those of sites, and who must have a number has one.
+
+    Args:
+        kind: what a site is called to the user, such as `hospital of this simulation`.
+
+    Raises:
+        InputFault: `participation.required` or a `weighting` names no site, or a weighting gives none for
+            one.
+    """
+    known = f"name some of: {', '.join(sorted(sites))}"
+    for key, names in {"participation.required": study.participation.required, **_weights(study)}.items():
+        strangers = sorted(set(names) - set(sites))
+        if strangers:
+            raise InputFault(key, f"'{strangers[0]}' is no {kind}", known)
+    for key, names in _weights(study).items():
+        missing = sorted(set(sites) - set(names))
+        if missing:
+            raise InputFault(key, f"gives no number for site '{missing[0]}'", "give one for every site")
+
+
+def _weights(study: StudyConfig) -> dict[str, Collection[str]]:
+    """Names in weightings that are given by site, by their place in the study file."""
+    found: dict[str, Collection[str]] = {}
+    strategy = study.strategy
+    if isinstance(strategy.weighting, Mapping):
+        found["strategy.weighting"] = strategy.weighting
+    if strategy.pretrain is not None and isinstance(strategy.pretrain.weighting, Mapping):
+        found["strategy.pretrain.weighting"] = strategy.pretrain.weighting
+    return found

@@ -5,11 +5,12 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo experiments test test-deployment test-faults test-trained check format clean
+.PHONY: help install demo experiments experiments-strategies test test-deployment test-faults test-trained check format clean
 
 help:
 	@echo "make demo     a whole federated study on four synthetic hospitals (runs/demo)"
 	@echo "make experiments  the paper's tables, reduced: minutes, on made-up data (runs/experiments)"
+	@echo "make experiments-strategies  every strategy on uneven hospitals, reduced; docs/strategies.md has the whole (hours)"
 	@echo "make test     all tests; HYMATE_PHYSIONET2012=DIR adds the ones on real data"
 	@echo "make test-deployment  coordinator and sites as real processes over TLS (minutes)"
 	@echo "make test-faults  what can go wrong in a federation, for real: kills, full disks, outages (minutes)"
@@ -31,6 +32,12 @@ demo: install
 
 experiments: install
 	$(BIN)/python -m benchmarks.experiments all --reduced
+
+# JOBS runs at once; REDUCED= for the tables of docs/strategies.md.
+JOBS ?= 1
+REDUCED ?= --reduced
+experiments-strategies: install
+	$(BIN)/python -m benchmarks.strategies --jobs $(JOBS) $(REDUCED)
 
 test: install
 	$(BIN)/python -m pytest

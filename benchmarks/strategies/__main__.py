@@ -76,7 +76,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.jobs < 1:
         raise InputFault("--jobs", f"{options.jobs} is no number of runs", "give 1 or more")
     names = options.population or [
-        name for name in found.populations if name != "physionet2012" or os.environ.get(RAW)
+        name
+        for name in found.populations
+        if name != "physionet2012" or options.reduced or os.environ.get(RAW)
     ]
     if not options.population and len(names) < len(found.populations):
         print(f"physionet2012 is left out: {RAW} is not set", file=sys.stderr)

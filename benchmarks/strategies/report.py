@@ -113,7 +113,7 @@ def _setting(table: Table, row: str) -> str:
     runs = table.chosen(row)
     if len(candidates) < 2 or not runs:
         return ""
-    told = ", ".join(f"{key} {value:g}" for key, value in candidates[runs[0].candidate].items())
+    told = ", ".join(f"{key} {value}" for key, value in candidates[runs[0].candidate].items())
     others = len(candidates) - 1
     return f" ({told}; chosen on tuning before {others} other{'s' if others > 1 else ''})"
 

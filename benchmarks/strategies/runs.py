@@ -49,6 +49,7 @@ class Run:
     out: Path
     attack: Attack = "none"
     attacker: str = ""
+    """Its held-out stays do not count, under no attack either; "" where the table has none."""
     candidate: int = 0
     """Which of the row's candidates; 0 where it has none."""
 
@@ -68,7 +69,7 @@ class Run:
         keys = {"pretraining": _PRETRAINING, "pooled": _TRAINING}.get(
             self.kind, (*_TRAINING, "strategy", "evaluation", "participation")
         )
-        attack = [self.attack, self.attacker] if self.attack != "none" else []
+        attack = [self.attack, self.attacker] if self.attacker else []
         content = self.study.model_dump(mode="json", exclude_defaults=True, include=set(keys))
         return _digest([self.kind, self.place.key, content, attack])
 
@@ -197,7 +198,7 @@ def table_of(
                             study=study.model_copy(update={"simulation": None}),
                             out=out,
                             attack=attack,
-                            attacker=population.attacker if attack != "none" else "",
+                            attacker=population.attacker,
                             candidate=candidate,
                         )
                         found.append(run)

@@ -62,6 +62,8 @@ class Step:
     kind: type[BaseModel]
     accept: Callable[[Reply[Any]], str | None] = lambda reply: None
     last: bool = True
+    weight: Callable[[str], float | None] = lambda site: None
+    """How much a site's reply counts, once it was accepted."""
 
 
 @dataclass
@@ -231,7 +233,7 @@ class Exchange:
         del tasks[node]
         if reply is not None:
             ending.replies[node] = reply
-            said |= {"weight": getattr(reply.record, "stays", None)}
+            said |= {"weight": task.step.weight(reply.site)}
         elif outcome == "quarantined":
             ending.barred.add(node)
         self._journal.participation(phase, server_round, self._label(node), outcome, reason=reason, **said)

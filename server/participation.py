@@ -38,9 +38,10 @@ class ParticipationConfig(Frozen):
     """A site that gave no usable reply in so many rounds running is no longer asked every round ..."""
     ask_again_every: Count = 5
     """... but only every so many rounds, or where the quorum cannot be met without it."""
-    norm_factor: Annotated[float, Field(gt=1)] = 50.0
+    norm_factor: Annotated[float, Field(gt=1)] = 20.0
     """A site is quarantined for the round where its update moved the weights more than this many times
-    as far, per optimiser step, as the median of the study's updates; .inf: no such check."""
+    as far, for the steps it took, as the median of the study's updates, or where what its algorithm sends
+    beside them is so much longer; .inf: no such check."""
 
     @model_validator(mode="after")
     def _a_round_can_be_complete(self) -> ParticipationConfig:

@@ -150,7 +150,7 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
     strategy = study.strategy.of("pretrain")
     algorithm = make_algorithm(strategy)
     saved = run.checkpoints.latest("pretrain")
-    lengths = LengthCheck(study.participation.norm_factor, saved.facts["lengths"] if saved else ())
+    lengths = LengthCheck(study.participation.norm_factor, saved.facts["lengths"] if saved else None)
     done = 0
     if saved is not None:
         done, weights = saved.number, saved.weights
@@ -177,7 +177,7 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
             bytes_up=done_round.bytes_up,
         )
         run.complete(
-            "pretrain", number, {"lengths": lengths.accepted}, weights=weights, strategy=algorithm.state()
+            "pretrain", number, {"lengths": lengths.state}, weights=weights, strategy=algorithm.state()
         )
     return weights
 
@@ -208,7 +208,7 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
 
     def complete(*, ended: bool) -> None:
         facts = {
-            "lengths": lengths.accepted,
+            "lengths": lengths.state,
             "stopping": stopping.state,
             "balance": balance,
             "best_round": best_round,

@@ -146,9 +146,10 @@ class Federation:
             def accept(reply: Reply[TrainReply]) -> str | None:
                 return self._is_itself(node, reply) or training.fault_of(reply)
 
-            return Step(action, training.content_for(self.roster.of(node)), TrainReply, accept)
+            content = training.content_for(self.roster.of(node))
+            return Step(action, content, TrainReply, accept, weight=training.weight)
 
-        replies = self._gather(training.phase, request.round, step_for, training.too_long, draw)
+        replies = self._gather(training.phase, request.round, step_for, training, draw)
         return training.fold(replies)
 
     def draw(self, phase: str, number: int, seed: int, least: int = 1) -> Draw:
@@ -160,7 +161,7 @@ class Federation:
         phase: str,
         server_round: int,
         step_for: Callable[[int], Step],
-        screen: Callable[[list[Reply[Any]]], dict[str, str]] = lambda replies: {},
+        training: TrainingRound | None = None,
         draw: Draw | None = None,
     ) -> list[Reply[Any]]:
         """Usable replies of enough sites, by name; below quorum it pauses and tries again, up to a bound.
@@ -184,8 +185,8 @@ class Federation:
             )
             usable |= ending.replies
             barred |= ending.barred
-            if complete():
-                faults = screen(self._in_order(usable))
+            if training is not None and complete():
+                faults = training.too_long(self._in_order(usable))
                 for node in [node for node, reply in usable.items() if reply.site in faults]:
                     reply = usable.pop(node)
                     barred.add(node)
@@ -195,7 +196,7 @@ class Federation:
                         reply.site,
                         "quarantined",
                         reason=faults[reply.site],
-                        weight=getattr(reply.record, "stays", None),
+                        weight=training.weight(reply.site),
                     )
             if complete():
                 for node in asked:

@@ -20,7 +20,7 @@ from server.roster import Roster, Standing
 from strategies.base import Algorithm, Arrays, Round, Update
 from strategies.compression import restored
 from strategies.local_layers import local_names
-from strategies.screening import LengthCheck, fault_of, length
+from strategies.screening import LengthCheck, Lengths, fault_of, length, whole_length
 from strategies.weighting import weight_of
 from strategies.wire import ARRAYS, CONFIG, apart, pack, unpack_weights, with_beside
 
@@ -87,6 +87,8 @@ class TrainingRound:
         sent, beside = apart(unpack_weights(reply.message.content))
         arrays = restored(self._request.strategy.compression, sent, self._shared)
         fault = fault_of(arrays, self._shared, record.stays)
+        if fault is None and record.steps < 1:
+            fault = f"says that it took {record.steps} steps"
         if fault is None and (wrong := fault_of(beside, algorithm.beside_expected(self._shared), 1.0)):
             fault = f"beside its weights: {wrong}"
         strange = sorted(
@@ -96,10 +98,18 @@ class TrainingRound:
         )
         if fault is None and strange:
             fault = f"its fact '{strange[0]}' is unknown, or not finite"
+        missing = sorted(algorithm.facts_needed() - set(record.facts))
+        if fault is None and missing:
+            fault = f"lacks the fact '{missing[0]}', which {algorithm.name} needs"
         if fault is None:
             weight = weight_of(self._request.strategy, reply.site, record.stays, self._positives(reply.site))
             self._updates[reply.site] = Update(arrays, weight, reply.site, record.steps, beside, record.facts)
         return fault
+
+    def weight(self, site: str) -> float | None:
+        """How much a site counts, once its update was taken."""
+        taken = self._updates.get(site)
+        return None if taken is None else taken.weight
 
     def too_long(self, replies: Sequence[Reply[TrainReply]]) -> dict[str, str]:
         """Site -> what is wrong with the length of its update."""
@@ -107,7 +117,7 @@ class TrainingRound:
 
     def fold(self, replies: Sequence[Reply[TrainReply]]) -> Folded:
         """The next global weights out of these replies, in their order; what is no shared layer stays."""
-        self._lengths.remember(self._lengths_of(replies))
+        self._lengths.remember(self._lengths_of(replies).values())
         updates = [self._updates[reply.site] for reply in replies]
         next_shared = self._algorithm.aggregate(
             Round(self.number, self._roster.expected), self._shared, updates
@@ -119,10 +129,13 @@ class TrainingRound:
         weights = {name: next_shared.get(name, array) for name, array in self._weights.items()}
         return Folded(weights, replies, down, up)
 
-    def _lengths_of(self, replies: Sequence[Reply[TrainReply]]) -> dict[str, float]:
+    def _lengths_of(self, replies: Sequence[Reply[TrainReply]]) -> dict[str, Lengths]:
+        updates = [self._updates[reply.site] for reply in replies]
         return {
-            reply.site: length(self._updates[reply.site].arrays, self._shared, reply.record.steps)
-            for reply in replies
+            update.site: Lengths(
+                length(update.arrays, self._shared, update.steps), whole_length(update.beside)
+            )
+            for update in updates
         }
 
     def _positives(self, site: str) -> int | None:

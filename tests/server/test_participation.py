@@ -298,7 +298,7 @@ def blow_up(weights: dict[str, NDArray[Any]]) -> None:
         (first_to_nan, "holds values that are not finite"),
         (cut_first, "expected float32"),
         (rename_first, "arrays missing or unknown"),
-        (blow_up, "times as long per step as the study's median, 50 is the limit"),
+        (blow_up, "times as long as the study's median, 20 is the limit"),
     ],
 )
 def test_what_cannot_be_folded_is_quarantined_for_the_round(

@@ -71,6 +71,9 @@ class Run:
         )
         attack = [self.attack, self.attacker] if self.attacker else []
         content = self.study.model_dump(mode="json", exclude_defaults=True, include=set(keys))
+        if "strategy" in content:  # a step's name is its default
+            steps = self.study.strategy.compression
+            content["strategy"]["compression"] = [step.model_dump(mode="json") for step in steps]
         return _digest([self.kind, self.place.key, content, attack])
 
     @property

@@ -143,7 +143,12 @@ def forecast_batches(
 
 def forecast_stays(store: TripletStore, rows: Ints, config: PretrainConfig) -> int:
     """How many of `rows` have a possible t1."""
-    return int(_draw_inputs(store, rows, np.zeros(len(rows)), config)[0].sum())
+    return len(forecast_rows(store, rows, config))
+
+
+def forecast_rows(store: TripletStore, rows: Ints, config: PretrainConfig) -> Ints:
+    """Those of `rows` that have a possible t1."""
+    return rows[_draw_inputs(store, rows, np.zeros(len(rows)), config)[0]]
 
 
 def fixed_forecast_draws(

@@ -45,6 +45,8 @@ def causal_conv1d_torch(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     padded = F.pad(x.transpose(1, 2), (width - 1, int(length == 0)))
     if weight.dim() == 3 and (bias is None or bias.dim() == 1):
         return F.silu(F.conv1d(padded, weight, bias, groups=channels)).transpose(1, 2)[:, :length]
+    if batch == 0:  # a convolution has at least one channel; what is empty shall have gradients all the same
+        return x * (weight.sum((-2, -1)) if bias is None else weight.sum((-2, -1)) + bias).unsqueeze(1)
     # One filter per sample: the batch folded into the channels.
     weights = weight.expand(batch, channels, 1, width).reshape(batch * channels, 1, width)
     biases = None if bias is None else bias.expand(batch, channels).reshape(batch * channels)

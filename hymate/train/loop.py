@@ -114,18 +114,10 @@ def pretrain_epochs(
 
     Raises `InputFault` where no training stay can be cut, or the loss stops being finite.
     """
-    rows, device = store.rows("train"), device_of(model)
+    rows = store.rows("train")
 
     def batches(rng: np.random.Generator) -> Iterator[ForecastBatch]:
         return forecast_batches(store, rows, config, rng)
-
-    def losses(found: ForecastBatch) -> Tensor:
-        batch = forecast_on_device(found, device)
-        if not config.event_rate:
-            return forecast_loss(model.forecast(batch.input), batch, model.value_clip)
-        assert isinstance(model, HyMaTE)  # `hymate.train.demands`: only its configuration has event_head
-        values, events = model.forecast_with_events(batch.input)
-        return forecast_loss(values, batch, model.value_clip) + config.event_rate * event_loss(events, batch)
 
     def steps() -> int:
         return -(-forecast_stays(store, rows, config) * config.windows_per_stay // config.batch_size)
@@ -135,7 +127,7 @@ def pretrain_epochs(
         optimiser,
         config,
         batches,
-        losses,
+        forecast_losses(model, config),
         phase=Phase.PRETRAIN,
         seed=seed,
         numbers=range(first_epoch, first_epoch + epochs),
@@ -164,14 +156,54 @@ def finetune_epochs(
 
     objective: losses (B,) of the model's output, where the task is another than one boolean label.
     """
-    rows, device = labelled(store, "train"), device_of(model)
+    rows = labelled(store, "train")
 
     def batches(rng: np.random.Generator) -> Iterator[TripletBatch]:
         return training_batches(
             store, rows, config.batch_size, rng, config.variable_dropout, config.span_dropout_hours
         )
 
-    labels = torch.from_numpy(np.array(smoothed(store.label, rows, config.label_smoothing))).to(device)
+    return _epochs(
+        model,
+        optimiser,
+        config,
+        batches,
+        label_losses(model, store, config, positive_weight, objective),
+        phase=Phase.FINETUNE,
+        seed=seed,
+        numbers=range(first_epoch, first_epoch + epochs),
+        hook=hook,
+        steps_per_epoch=lambda: -(-len(rows) // config.batch_size),
+        average=average,
+    )
+
+
+def forecast_losses(model: SequenceModel, config: PretrainConfig) -> Callable[[ForecastBatch], Tensor]:
+    """What pretraining makes small: of a batch, (B,)."""
+    device = device_of(model)
+
+    def losses(found: ForecastBatch) -> Tensor:
+        batch = forecast_on_device(found, device)
+        if not config.event_rate:
+            return forecast_loss(model.forecast(batch.input), batch, model.value_clip)
+        assert isinstance(model, HyMaTE)  # `hymate.train.demands`: only its configuration has event_head
+        values, events = model.forecast_with_events(batch.input)
+        return forecast_loss(values, batch, model.value_clip) + config.event_rate * event_loss(events, batch)
+
+    return losses
+
+
+def label_losses(
+    model: SequenceModel,
+    store: TripletStore,
+    config: FinetuneConfig,
+    positive_weight: float,
+    objective: Objective | None = None,
+) -> Callable[[TripletBatch], Tensor]:
+    """What fine-tuning makes small: of a batch of stays of `store`, (B,)."""
+    device = device_of(model)
+    train = labelled(store, "train")
+    labels = torch.from_numpy(np.array(smoothed(store.label, train, config.label_smoothing))).to(device)
 
     def losses(found: TripletBatch) -> Tensor:
         batch = on_device(found, device)
@@ -180,19 +212,7 @@ def finetune_epochs(
             return objective(output, batch)
         return classification_loss(output, labels[batch.row], positive_weight)
 
-    return _epochs(
-        model,
-        optimiser,
-        config,
-        batches,
-        losses,
-        phase=Phase.FINETUNE,
-        seed=seed,
-        numbers=range(first_epoch, first_epoch + epochs),
-        hook=hook,
-        steps_per_epoch=lambda: -(-len(rows) // config.batch_size),
-        average=average,
-    )
+    return losses
 
 
 def score(

@@ -5,7 +5,8 @@ with kernels of their own, so each is registered here: linear layers and norms a
 scan through kernels that take one parameter per sample (`hymate.ops.selective_scan`).
 
 A module whose parameters are of no type known here would be differentiated by functorch, which cannot look
-into the native kernels: `unknown_layers` finds such before anything is trained.
+into the native kernels: `unknown_layers` finds such before anything is trained. Training itself goes the
+shorter way of `hymate.train.sample_gradients`, for the same types.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
-from opacus.grad_sample import GradSampleModule, register_grad_sampler
+from opacus.grad_sample import register_grad_sampler
 from opacus.grad_sample.linear import compute_linear_grad_sample
 from opacus.grad_sample.rms_norm import compute_rms_norm_grad_sample
 from torch import Tensor, nn
@@ -70,11 +71,16 @@ for _layer, _sampler in SAMPLERS.items():
     register_grad_sampler(_layer)(_sampler)
 
 
+KNOWN = frozenset({*SAMPLERS, nn.Linear, nn.Embedding})
+"""Types whose gradients by stay are tested here. Opacus has more, and trusts that each is called with the
+batch in front: SAnD calls its table of positions without."""
+
+
 def unknown_layers(model: nn.Module) -> list[str]:
-    """Names of modules that own trainable parameters and have no per-sample gradient registered."""
+    """Names of modules that own trainable parameters and are of no type in `KNOWN`."""
     return [
         name or type(module).__name__
         for name, module in model.named_modules()
         if any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-        and type(module) not in GradSampleModule.GRAD_SAMPLERS
+        and type(module) not in KNOWN
     ]

@@ -1,0 +1,54 @@
+"""The study's `privacy:` section: whether updates are noised, by how much, and how gradients are bounded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from hymate.frozen import Frozen, Positive
+from hymate.training_config import FinetuneConfig
+
+Clipping = Literal["flat", "per_layer", "adaptive", "ghost"]
+
+
+class PrivacyConfig(Frozen):
+    """Differential privacy of local training (DP-SGD: Abadi et al. 2016, arXiv 1607.00133).
+
+    The unit is the patient: epsilon bounds what the study's weights tell of whether any one patient's
+    record was at a site, whatever else is known.
+    """
+
+    mode: Literal["none", "dp-sgd"] = "none"
+    """`dp-sgd`: every step of every site's training is clipped and noised, in both phases."""
+    noise_multiplier: Positive | None = None
+    """Standard deviation of a step's noise over `max_grad_norm`. This or `target_epsilon`."""
+    target_epsilon: Positive | None = None
+    """Of the whole study at each site, pretraining and fine-tuning over all planned rounds: the noise is
+    then what the site's own sampling rate and steps need."""
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
+    """Far below one over the number of a site's patients."""
+    max_grad_norm: Positive = 1.0
+    """Norm to which each patient's gradient is scaled down before it is added, in place of `clip_norm`."""
+    clipping: Clipping = "flat"
+    """`flat`: a patient's whole gradient at once. `per_layer`: each parameter's by its own, all with the same
+    share of the norm. `adaptive`: as flat, but the norm follows the median, under noise (Andrew et al.,
+    arXiv 1905.03871). `ghost`: as flat, in two passes that never hold the gradients of several patients,
+    for vocabularies whose tables are large."""
+
+    @model_validator(mode="after")
+    def _one_measure_of_noise(self) -> PrivacyConfig:
+        given = [name for name in ("noise_multiplier", "target_epsilon") if getattr(self, name) is not None]
+        if self.mode == "none" and given:
+            raise ValueError(f"privacy.{given[0]} is for mode dp-sgd, and mode is none: nothing is noised")
+        if self.mode == "dp-sgd" and len(given) != 1:
+            raise ValueError("privacy needs noise_multiplier or target_epsilon, one of the two")
+        return self
+
+    def demand_soundness(self, finetune: FinetuneConfig) -> None:
+        """`ValueError` for what makes one patient's loss depend on others', past any clipping."""
+        if self.mode == "dp-sgd" and finetune.label_smoothing:
+            raise ValueError(
+                "finetune.label_smoothing moves labels towards their mean over a site's patients, which no "
+                "clipping bounds; set it to 0 under privacy.mode dp-sgd"
+            )

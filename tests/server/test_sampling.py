@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from flwr.app import Error, Message
-from flwr.serverapp import Grid
 from pydantic import ValidationError
 
-from server.app import run_study
 from server.participation import ParticipationConfig
 from server.rounds import StudyFailure
 from server.sampling import Draw
-from tests.in_process import InProcessGrid, Tamper, VirtualTime, lay_out, small_study
+from tests.in_process import InProcessGrid, lay_out
+from tests.server.studies import Broken, Study, breaks_after, origin, outcomes
 
 SITES = [f"hospital_{number}" for number in (1, 2, 3, 4)]
-Lines = list[dict[str, Any]]
 
 
 def draw(number: int = 1, sites: int = 4, **rules: Any) -> Draw:
@@ -121,59 +117,13 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Study:
-    """Three rounds of pretraining and two of fine-tuning at four hospitals."""
-
-    def __init__(self, hospitals: Path, folder: Path) -> None:
-        self.folder = folder
-        shutil.copytree(hospitals / "sites", folder / "sites")
-        self.grid: InProcessGrid
-
-    def run(
-        self,
-        tamper: Tamper | None = None,
-        before: Callable[[InProcessGrid], None] = lambda grid: None,
-        rounds: tuple[int, int] = (3, 2),
-        **participation: Any,
-    ) -> Lines:
-        study = small_study(
-            pretrain={"rounds": rounds[0], "batch_size": 16},
-            finetune={"rounds": rounds[1], "batch_size": 16},
-            participation=participation,
-        )
-        time = VirtualTime()
-        self.grid = InProcessGrid(self.folder, SITES, tamper=tamper, time=time)
-        before(self.grid)
-        run_study(cast(Grid, self.grid), study, self.folder, expected_sites=4, clock=time)
-        return self.lines("participation")
-
-    def lines(self, name: str) -> Lines:
-        return [json.loads(line) for line in (self.folder / f"{name}.jsonl").read_text().splitlines()]
-
-    def metrics(self, event: str) -> Lines:
-        return [
-            line for line in self.lines("metrics") if (line["phase"], line["event"]) == ("finetune", event)
-        ]
-
-    def asked(self, action: str) -> int:
-        return sum(message.metadata.message_type == action for message in self.grid.sent)
-
-
 @pytest.fixture
 def study(hospitals: Path, tmp_path: Path) -> Study:
     return Study(hospitals, tmp_path / "run")
 
 
-def outcomes(lines: Lines, phase: str, number: int) -> dict[str, list[str]]:
-    told: dict[str, list[str]] = {}
-    for line in lines:
-        if (line["phase"], line["round"]) == (phase, number):
-            told.setdefault(line["site"], []).append(line["outcome"])
-    return told
-
-
 def test_the_drawn_train_and_all_others_are_told_of(study: Study) -> None:
-    lines = study.run(sample=0.5)
+    lines = study.run(participation={"sample": 0.5})
     for phase, rounds in (("pretrain", 3), ("finetune", 2)):
         for number in range(1, rounds + 1):
             drawn = Draw(ParticipationConfig(sample=0.5), 4, phase, number, 0).of(SITES)
@@ -193,37 +143,24 @@ def test_tuning_scores_are_of_all_sites_whoever_was_drawn(
     study: Study, hospitals: Path, tmp_path: Path
 ) -> None:
     """Round 1 of fine-tuning starts from the same weights in both: the score must be the same, too."""
-    study.run(sample=1, rounds=(0, 2))
+    study.run(rounds=(0, 2), participation={"sample": 1})
     assert study.asked("evaluate.score") == 4 * (2 + 1 + 1)  # both rounds, the last weights, held out
     whole = Study(hospitals, tmp_path / "whole")
     whole.run(rounds=(0, 2))
     assert whole.asked("evaluate.score") == 4 * (1 + 1)
-    first, other = study.metrics("round")[0], whole.metrics("round")[0]
+    first, other = study.metrics("finetune")[0], whole.metrics("finetune")[0]
     assert first["tuning_auroc"] == other["tuning_auroc"]
     assert first["tuning_auprc"] == other["tuning_auprc"]
     assert first["loss"] != other["loss"]
 
 
-class Broken(Exception):
-    """The coordinator's process is gone."""
-
-
-def breaks_after(messages: int) -> Tamper:
-    left = [messages]
-
-    def tamper(name: str, reply: Message) -> Message:
-        left[0] -= 1
-        if left[0] < 0:
-            raise Broken
-        return reply
-
-    return tamper
+SOME = {"sample": 2, "required": ["hospital_2"]}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(hospitals: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
     study = Study(hospitals, tmp_path_factory.mktemp("undisturbed") / "run")
-    study.run(sample=2, required=["hospital_2"])
+    study.run(participation=SOME)
     return study
 
 
@@ -231,8 +168,8 @@ def undisturbed(hospitals: Path, tmp_path_factory: pytest.TempPathFactory) -> St
 def test_a_study_that_goes_on_draws_the_same(messages: int, study: Study, undisturbed: Study) -> None:
     """After a restart the sites of a simulation are strangers until they have said their names."""
     with pytest.raises(Broken):
-        study.run(breaks_after(messages), sample=2, required=["hospital_2"])
-    lines = study.run(sample=2, required=["hospital_2"])
+        study.run(breaks_after(messages), participation=SOME)
+    lines = study.run(participation=SOME)
     for phase, rounds in (("pretrain", 3), ("finetune", 2)):
         for number in range(1, rounds + 1):
             told = outcomes(lines, phase, number)
@@ -242,8 +179,7 @@ def test_a_study_that_goes_on_draws_the_same(messages: int, study: Study, undist
                 if words[-1] == "replied"
             }
             assert told["hospital_2"][-1] == "replied"
-    weights = "model/weights.safetensors"
-    assert (study.folder / weights).read_bytes() == (undisturbed.folder / weights).read_bytes()
+    assert study.bits() == undisturbed.bits()
 
 
 def test_the_next_one_takes_the_place_of_a_site_that_is_away(study: Study) -> None:
@@ -255,7 +191,7 @@ def test_the_next_one_takes_the_place_of_a_site_that_is_away(study: Study) -> No
     def gone(grid: InProcessGrid) -> None:
         grid.away.add(10 + SITES.index(away))
 
-    lines = study.run(None, gone, rounds=(1, 1), sample=2, quorum=0.75)
+    lines = study.run(None, gone, rounds=(1, 1), participation={"sample": 2, "quorum": 0.75})
     told = outcomes(lines, "pretrain", 1)
     assert told.pop(away) == ["absent"]
     left = Draw(rules, 4, "pretrain", 1, 0).of([site for site in SITES if site != away])
@@ -264,19 +200,18 @@ def test_the_next_one_takes_the_place_of_a_site_that_is_away(study: Study) -> No
 
 def test_more_sites_than_there_are_cannot_be_drawn(study: Study) -> None:
     with pytest.raises(StudyFailure, match="sample is 5, but the study has 4 sites"):
-        study.run(sample=5)
+        study.run(participation={"sample": 5})
     with pytest.raises(StudyFailure, match="quorum is 3, but a round draws 2 sites"):
-        study.run(sample=0.5, quorum=3)
+        study.run(participation={"sample": 0.5, "quorum": 3})
 
 
 def test_a_round_of_drawn_sites_below_quorum_says_so(study: Study) -> None:
     def never(name: str, reply: Message) -> Message:
         if reply.metadata.message_type != "train.pretrain":
             return reply
-        origin = Message(reply.content, dst_node_id=1, message_type=reply.metadata.message_type)
-        return Message(Error(code=2, reason="out of memory"), reply_to=origin)
+        return Message(Error(code=2, reason="out of memory"), reply_to=origin(reply))
 
     with pytest.raises(
         StudyFailure, match=r"pretrain round 1: 0 of 2 sites drawn gave a usable reply, 2 are"
     ):
-        study.run(never, sample=2, attempts=1, retries=0)
+        study.run(never, participation={"sample": 2, "attempts": 1, "retries": 0})

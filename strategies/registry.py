@@ -1,4 +1,8 @@
-"""Algorithms by the name the study file uses, and which combinations make sense."""
+"""Algorithms by the name the study file uses, and which combinations make sense.
+
+strategy: {name: fedavgm, momentum: 0.9}                   an algorithm of this package
+strategy: {name: flower.FedTrimmedAvg, beta: 0.25}         one of Flower's, as it is (`strategies.flower`)
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,10 @@ import pkgutil
 import strategies
 from hymate.config import parse
 from hymate.errors import InputFault
-from hymate.strategy_config import StrategyConfig
+from hymate.strategy_config import StrategyConfig, TopK
 from strategies.base import Algorithm
 from strategies.compression import demand_order, loses
+from strategies.flower import PREFIX, flower_algorithm, flower_names
 
 
 def _found() -> dict[str, type[Algorithm]]:
@@ -33,23 +38,63 @@ ALGORITHMS: dict[str, type[Algorithm]] = _found()
 def make_algorithm(strategy: StrategyConfig, source: str = "study") -> Algorithm:
     """The algorithm a study asks for; an unknown name or key, or a combination that is wrong, is one
     `InputFault`."""
-    name = strategy.name
-    if name not in ALGORITHMS:
-        near = difflib.get_close_matches(name, ALGORITHMS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(ALGORITHMS))}"
-        raise InputFault(source, f"strategy.name: no algorithm is called '{name}'", hint)
-    kind = ALGORITHMS[name]
+    kind = algorithm_called(strategy.name, source)
     algorithm = kind(parse(kind.Settings, strategy.settings, f"{source}: strategy"))
     demand_order(strategy.compression, source)
-    if kind.exact_updates and loses(strategy.compression):
-        raise InputFault(
-            source,
-            f"strategy.compression loses digits, and {name} needs updates as they are: {kind.exact_updates}",
-            "leave compression out, or take another algorithm",
-        )
+    _demand_fit(kind, strategy, source)
     return algorithm
+
+
+def algorithm_called(name: str, source: str = "study") -> type[Algorithm]:
+    """The class of that name.
+
+    Raises:
+        InputFault: there is none, or it is one of Flower's that cannot be used here.
+    """
+    kind = flower_algorithm(name, source) if name.startswith(PREFIX) else ALGORITHMS.get(name)
+    if kind is None:
+        near = difflib.get_close_matches(name, [*ALGORITHMS, *flower_names()], n=1)
+        known = f"known: {', '.join(sorted(ALGORITHMS))}; any of Flower's as {PREFIX}<its name>"
+        hint = f"did you mean '{near[0]}'?" if near else known
+        raise InputFault(source, f"strategy.name: no algorithm is called '{name}'", hint)
+    return kind
 
 
 def is_personal(strategy: StrategyConfig) -> bool:
     """Whether a site's own model differs from the shared one."""
-    return bool(strategy.local_layers) or ALGORITHMS[strategy.name].personal
+    return bool(strategy.local_layers) or algorithm_called(strategy.name).personal
+
+
+def demand_sites(strategy: StrategyConfig, sites: int, source: str = "study") -> None:
+    """Raise `InputFault` where the algorithm is not defined for so few sites."""
+    needed = make_algorithm(strategy, source).fewest()
+    if sites < needed:
+        raise InputFault(
+            source,
+            f"strategy: {strategy.name} with these settings needs {needed} sites, and the study has {sites}",
+            "expect fewer faulty sites, add sites, or take another algorithm",
+        )
+
+
+def _demand_fit(kind: type[Algorithm], strategy: StrategyConfig, source: str) -> None:
+    """What an algorithm cannot be combined with."""
+    if kind.exact_updates and loses(strategy.compression):
+        raise InputFault(
+            source,
+            f"strategy.compression loses digits, and {kind.name} needs updates as they are: "
+            f"{kind.exact_updates}",
+            "leave compression out, or take another algorithm",
+        )
+    if kind.dense_updates and any(isinstance(step, TopK) for step in strategy.compression):
+        raise InputFault(
+            source,
+            f"strategy.compression: {kind.name} cannot use updates of which top_k leaves most out: "
+            f"{kind.dense_updates}",
+            "leave top_k out (fp16 and int8 are fine), or take another algorithm",
+        )
+    if kind.weights_unused and strategy.weighting not in ("stays", "uniform"):
+        raise InputFault(
+            source,
+            f"strategy.weighting makes no difference under {kind.name}: {kind.weights_unused}",
+            "leave it out, or take another algorithm",
+        )

@@ -11,7 +11,15 @@ import pytest
 from strategies.registry import ALGORITHMS
 from tests.strategies.halves import Halves, Hospital
 
-SETTINGS: dict[str, dict[str, Any]] = {"fairfed": {"group": "GENDER//F"}}
+pytestmark = pytest.mark.usefixtures("flower_task")
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "fairfed": {"group": "GENDER//F"},
+    # Rounds here have five hospitals, or three of them.
+    "bulyan": {"faulty": 0},
+    "krum": {"faulty": 0},
+    "multikrum": {"faulty": 0},
+}
 """Where an algorithm cannot do without: its settings here."""
 
 
@@ -66,6 +74,7 @@ def test_what_travels_beside_the_weights_is_what_was_announced(name: str) -> Non
             key: (x.shape, x.dtype) for key, x in expected.items()
         }
         assert set(update.facts) <= made.algorithm.facts_expected()
+        assert set(update.facts) >= made.algorithm.facts_needed()
 
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))

@@ -30,7 +30,7 @@ from server.study import StudyConfig
 
 Weights = Mapping[str, NDArray[np.generic]]
 
-PHASES = ("describe", "vocabulary", "pretrain", "finetune", "evaluate", "alone")
+PHASES = ("describe", "vocabulary", "pretrain", "finetune", "evaluate", "recalibrate", "alone")
 """In the order in which a study completes them."""
 FOLDER = "checkpoints"
 KEPT_ROUNDS = 2
@@ -154,7 +154,7 @@ def _filled(model: HyMaTE, weights: Weights) -> HyMaTE:
 
 def _write(path: Path, groups: Mapping[str, Weights], state: dict[str, Any]) -> None:
     arrays = {
-        GROUPS[group] + name: np.ascontiguousarray(array)
+        GROUPS[group] + name: np.asarray(array, order="C")  # a single number keeps its shape
         for group, weights in groups.items()
         for name, array in weights.items()
     }

@@ -52,8 +52,8 @@ class Shares:
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on from what `state` gave, among other arrays."""
         self._weights = {
-            name.removeprefix(PREFIX): float(np.asarray(array, np.float64))
+            name.removeprefix(PREFIX): float(np.asarray(array).item())
             for name, array in state.items()
             if name.startswith(PREFIX)
         }
-        self._total = float(np.asarray(state.get(TOTAL, 0.0), np.float64))
+        self._total = float(np.asarray(state.get(TOTAL, 0.0)).item())

@@ -53,11 +53,15 @@ class Study:
     def metrics(self, phase: str, event: str = "round") -> Lines:
         return [line for line in self.lines("metrics") if (line["phase"], line["event"]) == (phase, event)]
 
+    def report(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "report.json").read_text()))
+
     def asked(self, action: str) -> int:
         return sum(message.metadata.message_type == action for message in self.grid.sent)
 
     def weights(self) -> dict[str, Any]:
-        return dict(load_file(self.folder / "model" / "weights.safetensors"))
+        arrays = load_file(self.folder / "model" / "weights.safetensors")
+        return {name.removeprefix("weights/"): array for name, array in arrays.items()}
 
     def bits(self) -> bytes:
         return (self.folder / "model" / "weights.safetensors").read_bytes()

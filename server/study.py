@@ -28,6 +28,7 @@ from hymate.strategy_config import StrategyConfig
 from hymate.train.demands import demand_parts, refuse_in_federation
 from server.federation_config import FederationConfig
 from server.participation import ParticipationConfig
+from strategies.local_layers import demand_layers
 from strategies.registry import make_algorithm
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
@@ -86,10 +87,14 @@ class StudyStrategy(StrategyConfig):
     """The whole strategy of pretraining, where it is not that of fine-tuning."""
 
     def of(self, phase: Literal["pretrain", "finetune"]) -> StrategyConfig:
-        """The strategy of a phase, as sites are told of it."""
+        """The strategy of a phase, as sites are told of it.
+
+        `local_layers_first` is for the label's layers: pretraining has it only if it says so itself.
+        """
         if phase == "pretrain" and self.pretrain is not None:
             return self.pretrain
-        return StrategyConfig.model_validate(self.model_dump(exclude={"pretrain"}))
+        own = {"pretrain", "local_layers_first"} if phase == "pretrain" else {"pretrain"}
+        return StrategyConfig.model_validate(self.model_dump(exclude=own))
 
 
 class EvaluationConfig(Frozen):
@@ -127,6 +132,12 @@ class StudyConfig(Frozen):
     def _training_is_a_federation_s(self) -> StudyConfig:
         demand_parts(self.model, self.task, self.pretrain, self.finetune)
         refuse_in_federation(self.pretrain, self.finetune)
+        epochs = {"finetune": self.finetune.local_epochs}
+        if self.pretrain.rounds:
+            epochs["pretrain"] = self.pretrain.local_epochs
+        demand_layers(
+            {"pretrain": self.strategy.of("pretrain"), "finetune": self.strategy.of("finetune")}, epochs
+        )
         return self
 
 

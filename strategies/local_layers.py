@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hymate.errors import InputFault
+from hymate.strategy_config import StrategyConfig
 from strategies.base import SiteHalf
 
 PREFIX = "layers/"
@@ -60,6 +61,31 @@ def local_names(layers: Iterable[str], parameters: Collection[str]) -> frozenset
             "take one out, or let each site train by itself (evaluation.local_baseline)",
         )
     return frozenset(found)
+
+
+def demand_layers(strategies: Mapping[str, StrategyConfig], epochs: Mapping[str, int]) -> None:
+    """`ValueError` where a layer would never learn, or be lost between the phases.
+
+    Args:
+        strategies: that of `pretrain` and of `finetune`.
+        epochs: a round's, of those phases that have rounds.
+    """
+    for phase in epochs:
+        strategy = strategies[phase]
+        first = strategy.local_layers_first
+        if first and not strategy.local_layers:
+            raise ValueError("strategy.local_layers_first is for layers of the sites: name local_layers")
+        if first >= epochs[phase]:
+            raise ValueError(
+                f"strategy.local_layers_first {first} leaves none of {phase}.local_epochs {epochs[phase]} to "
+                f"the shared layers: raise {phase}.local_epochs, or give {phase} another strategy"
+            )
+    lost = sorted(set(strategies["pretrain"].local_layers) - set(strategies["finetune"].local_layers))
+    if lost and "pretrain" in epochs:
+        raise ValueError(
+            f"strategy.pretrain.local_layers names '{lost[0]}', strategy.local_layers does not: what the "
+            "sites learned there would be in nobody's model; name it in both, or in strategy.local_layers"
+        )
 
 
 def put_local(model: nn.Module, memory: Mapping[str, Tensor]) -> None:

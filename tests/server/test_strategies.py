@@ -483,7 +483,7 @@ class Freeze:
 
 
 def test_fedrep_trains_the_head_first_and_the_rest_after(laid_out: Path, tmp_path: Path) -> None:
-    strategy = {"local_layers": ["head"], "local_layers_first": 1, "pretrain": {"name": "fedavg"}}
+    strategy = {"local_layers": ["head"], "local_layers_first": 1}
     ran = carry(laid_out, tmp_path / "run", strategy, epochs=2, rounds=1)
     message = ran.told(FINETUNE)[0]
     request, optimiser = unpack(message.content, FinetuneRequest), None

@@ -6,17 +6,19 @@ from collections.abc import Collection, Mapping
 
 from hymate.errors import InputFault
 from server.study import StudyConfig
+from strategies.registry import demand_sites
 
 
 def demand_named_sites(study: StudyConfig, sites: Collection[str], kind: str) -> None:
-    """Before anything starts: names in the study are those of sites, and who must have a number has one.
+    """Before anything starts: names in the study are those of sites, who must have a number has one, and
+    there are enough sites for the algorithms.
 
     Args:
         kind: what a site is called to the user, such as `hospital of this simulation`.
 
     Raises:
-        InputFault: `participation.required` or a `weighting` names no site, or a weighting gives none for
-            one.
+        InputFault: `participation.required` or a `weighting` names no site, a weighting gives none for
+            one, or an algorithm is not defined for so few.
     """
     known = f"name some of: {', '.join(sorted(sites))}"
     for key, names in {"participation.required": study.participation.required, **_weights(study)}.items():
@@ -27,6 +29,8 @@ def demand_named_sites(study: StudyConfig, sites: Collection[str], kind: str) ->
         missing = sorted(set(sites) - set(names))
         if missing:
             raise InputFault(key, f"gives no number for site '{missing[0]}'", "give one for every site")
+    demand_sites(study.strategy.of("pretrain"), len(sites))
+    demand_sites(study.strategy.of("finetune"), len(sites))
 
 
 def _weights(study: StudyConfig) -> dict[str, Collection[str]]:

@@ -59,3 +59,10 @@ def test_a_simulation_with_a_wrong_name_does_not_begin(tmp_path: Path) -> None:
     with pytest.raises(InputFault, match="'hospital_3' is no hospital of this simulation"):
         lay_out_run(study, study.simulation, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_algorithm_that_needs_more_sites_is_told_at_once() -> None:
+    study = small_study(strategy={"name": "krum", "faulty": 1})
+    with pytest.raises(InputFault, match=r"krum with these settings needs .* sites, and the study has 3"):
+        demand_named_sites(study, ["a", "b", "c"], "hospital")
+    demand_named_sites(study, list("abcdefg"), "hospital")

@@ -1,0 +1,1 @@
+"""What a number of noisy steps says about one patient: differential privacy's arithmetic."""

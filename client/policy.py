@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from client.site import Policy, SiteConfig
+from client.site import Policy, PrivacyPolicy, SiteConfig
 from hymate.config import TaskConfig
 from hymate.errors import InputFault
 
@@ -21,6 +21,17 @@ def check_task(site: SiteConfig, task: TaskConfig) -> None:
             f"site {site.name}",
             f"its policy does not allow the task '{task.name}'",
             f"ask for one of: {', '.join(allowed) or 'none'}, or have the site change `policy.tasks`",
+        )
+
+
+def check_noise(site: SiteConfig, noisy: bool) -> None:
+    """Raise `InputFault` where the site gives only rounds with noise and this is none."""
+    privacy = site.policy.privacy
+    if privacy is not None and privacy.demand and not noisy:
+        raise InputFault(
+            f"site {site.name}",
+            "its policy lets no update leave without noise",
+            "ask with `privacy: {mode: dp-sgd}`, or have the site change `policy.privacy.demand`",
         )
 
 
@@ -57,7 +68,18 @@ def in_words(policy: Policy) -> list[str]:
         "studies: any" if policy.studies is None else f"studies: {_listed(policy.studies)}",
         "training rounds per study: no limit" if rounds is None else f"training rounds per study: {rounds}",
         "app: the installed release's bundle, which holds no code" if app is None else f"app: SHA-256 {app}",
+        _privacy_in_words(policy.privacy),
     ]
+
+
+def _privacy_in_words(privacy: PrivacyPolicy | None) -> str:
+    if privacy is None:
+        return "privacy: no budget; rounds with and without noise are given"
+    without = "never given" if privacy.demand else "given, and not counted"
+    return (
+        f"privacy: at most epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all studies together; "
+        f"rounds without noise are {without}"
+    )
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator
 
-from hymate.config import Count, Frozen, load_yaml, parse
+from hymate.config import Count, Frozen, Positive, load_yaml, parse
 from hymate.errors import InputFault
 
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
@@ -28,6 +28,17 @@ FLOWER = ".flower"
 """Flower's own folder below `state`; no study can have this name."""
 
 
+class PrivacyPolicy(Frozen):
+    """What all studies together may learn about one patient, as differential privacy counts it."""
+
+    epsilon: Positive
+    """The budget: a round that would take the site's ledger beyond it is refused before it runs."""
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
+    """The probability with which epsilon may not hold; well below one over the number of patients."""
+    demand: bool = False
+    """No update without noise ever leaves the site: studies without differential privacy are refused."""
+
+
 class Policy(Frozen):
     """What the hospital allows, whatever the coordinator asks."""
 
@@ -43,6 +54,9 @@ class Policy(Frozen):
     approved_app: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the only Flower app bundle that may run here; null: the bundle of the installed
     release, which holds no code. `hymate-client check` prints it."""
+    privacy: PrivacyPolicy | None = None
+    """The budget for rounds with noise; null: no limit, and rounds without noise are given. Rounds with
+    noise are entered in the ledger either way (docs/privacy.md)."""
 
 
 class Coordinator(Frozen):

@@ -33,6 +33,7 @@ from hymate.protocol import (
     FinetuneRequest,
     PrepareRequest,
     PretrainRequest,
+    RecalibrateRequest,
     Refusal,
     StatisticsRequest,
 )
@@ -206,14 +207,34 @@ def evaluate(message: Message, context: Context) -> Message:
     def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
         from client import evaluation, training
         from client.local_round import keep_own_model, own_model
+        from client.question_limit import check_question
 
         request = unpack(content, EvaluateRequest)
         check_study(site, request.study, request.run)
         _fix_threads(site)
         model, store = training.received_model(site, request, unpack_weights(content))
         model = own_model(site, request, model)
+        check_question(site, request, evaluation.arrays_of(model))
         if request.personal is not None and request.split == "held_out":
             keep_own_model(site, request, model)
         return pack(evaluation.evaluate(site, request, model, store))
+
+    return answer(message, context, respond)
+
+
+@app.evaluate("recalibrate")
+def recalibrate(message: Message, context: Context) -> Message:
+    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
+        from client import evaluation, training
+        from client.local_round import own_model
+        from client.question_limit import check_question
+
+        request = unpack(content, RecalibrateRequest)
+        check_study(site, request.study, request.run)
+        _fix_threads(site)
+        model, store = training.received_model(site, request, unpack_weights(content))
+        model = own_model(site, request, model)
+        check_question(site, request, evaluation.arrays_of(model))
+        return pack(evaluation.recalibrate(site, request, model, store))
 
     return answer(message, context, respond)

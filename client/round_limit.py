@@ -34,7 +34,7 @@ def count_round(
     """
     limit = site.policy.max_rounds_per_study
     path = rounds_path(site)
-    digest = _digest(weights)
+    digest = weights_digest(weights)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=TIMEOUT_S, isolation_level=None)) as database:
@@ -84,7 +84,8 @@ def rounds_path(site: SiteConfig) -> Path:
     return site.state / FILE
 
 
-def _digest(weights: Mapping[str, NDArray[np.generic]]) -> str:
+def weights_digest(weights: Mapping[str, NDArray[np.generic]]) -> str:
+    """SHA-256 (hex) of names, types, shapes and values, whatever the order."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         array = np.ascontiguousarray(weights[name])

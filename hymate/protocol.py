@@ -15,6 +15,7 @@ from pydantic import Field
 
 from hymate.config import FinetuneConfig, Frozen, MappedCode, ModelConfig, PretrainConfig, TaskConfig
 from hymate.evaluate.histograms import ScoreCells
+from hymate.evaluation_config import AttributeConfig
 from hymate.strategy_config import StrategyConfig
 
 
@@ -28,6 +29,7 @@ class Action(StrEnum):
     FINETUNE = "train.finetune"
     ALONE = "train.alone"
     EVALUATE = "evaluate.score"
+    RECALIBRATE = "evaluate.recalibrate"
 
 
 class Refusal(Frozen):
@@ -143,13 +145,34 @@ class AloneRequest(Training):
     finetune: FinetuneConfig
 
 
+class Detail(Frozen):
+    """What all sites' figures have in common, agreed on their tuning stays."""
+
+    edges: tuple[float, ...]
+    """Where bins of score begin, ascending in (0, 1)."""
+    threshold: float | None = None
+    """The operating point: one of `edges`."""
+    groups: tuple[AttributeConfig, ...] = ()
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Names of attributes whose groups are also told together."""
+
+
 class EvaluateRequest(GoingOn):
     split: Literal["tuning", "held_out"]
+    detail: Detail | None = None
+    """None: no groups, and bins between `hymate.evaluate.edges.first_edges`."""
     batch_size: int = 64
     personal: StrategyConfig | None = None
     """Where sites have weights of their own: the strategy of fine-tuning, and ..."""
     round: int = 0
     """... the round of it whose weights are scored."""
+
+
+class RecalibrateRequest(EvaluateRequest):
+    """Sums for one Newton step of the recalibration of the same stays under the same weights."""
+
+    points: dict[str, list[tuple[float, float]]]
+    """Group ("": all stays) -> (intercept, slope) at which sums are wanted."""
 
 
 class Cells(Frozen):
@@ -159,23 +182,52 @@ class Cells(Frozen):
     high: list[int]
     positives: list[int]
     negatives: list[int]
+    score_sum: list[float] | None = None
 
     @classmethod
-    def of(cls, cells: ScoreCells) -> Cells:
+    def of(cls, cells: ScoreCells, *, sums: bool = False) -> Cells:
         return cls(
             low=cells.low.tolist(),
             high=cells.high.tolist(),
             positives=cells.positives.tolist(),
             negatives=cells.negatives.tolist(),
+            score_sum=cells.score_sum.tolist() if sums and cells.score_sum is not None else None,
         )
 
     def arrays(self) -> ScoreCells:
-        return ScoreCells(
-            *(
-                np.array(part, dtype=np.int64)
-                for part in (self.low, self.high, self.positives, self.negatives)
-            )
+        low, high, positives, negatives = (
+            np.array(part, dtype=np.int64) for part in (self.low, self.high, self.positives, self.negatives)
         )
+        sums = None if self.score_sum is None else np.array(self.score_sum, dtype=np.float64)
+        return ScoreCells(low, high, positives, negatives, sums)
+
+
+class OwnFit(Frozen):
+    """A site's own recalibration: slope and calibration in the large, with standard errors; None: none."""
+
+    slope: float | None = None
+    slope_error: float | None = None
+    intercept: float | None = None
+    intercept_error: float | None = None
+
+
+class GroupReport(Frozen):
+    """Figures of one group at one site; every count in it is 0 or at least the site's minimum."""
+
+    n: int
+    positives: int
+    score_sum: float
+    squared_error_sum: float
+    squared_error_squares: float
+    log_loss_sum: float
+    log_loss_squares: float
+    auroc: float | None = None
+    """Exact; None where the group has one class only."""
+    auroc_variance: float | None = None
+    others_auroc: float | None = None
+    """Of all other stays of the site; None where they have too few of a class."""
+    others_variance: float | None = None
+    cells: Cells
 
 
 class ScoreReport(Frozen):
@@ -192,6 +244,17 @@ class ScoreReport(Frozen):
     log_loss_sum: float | None = None
     squared_error_sum: float | None = None
     cells: Cells | None = None
+    auroc_variance: float | None = None
+    """DeLong's, stays of one subject taken together. This and what follows: where `Detail` asked for it."""
+    score_sum: float | None = None
+    squared_error_squares: float | None = None
+    """Sum of the stays' squared (score - label)^2: how sure the Brier score is."""
+    log_loss_squares: float | None = None
+    """The same of the log loss."""
+    own_fit: OwnFit | None = None
+    groups: dict[str, GroupReport] = Field(default_factory=dict)
+    held_back: tuple[str, ...] = ()
+    """Groups that the site has and does not tell, being small or giving away one that is."""
 
 
 class TrainReply(Frozen):
@@ -224,3 +287,9 @@ class EvaluateReply(Frozen):
     site: str
     split: str
     report: ScoreReport
+
+
+class RecalibrateReply(Frozen):
+    site: str
+    sums: dict[str, list[tuple[float, float, float, float, float, float]]]
+    """Per group asked about and told: log likelihood, gradient (2), information (3) at each point."""

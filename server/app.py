@@ -18,10 +18,12 @@ from hymate.errors import InputFault
 from hymate.protocol import AloneReply, DescribeRequest
 from server import phases
 from server.checkpoint import PHASES, Checkpoints, save_study_model
+from server.detail import agreed_detail
 from server.exchange import Clock
 from server.journal import METRICS, PARTICIPATION, Journal, write_status
 from server.participation import ParticipationConfig
 from server.phase_clock import PhaseClock
+from server.recalibration import recalibrate
 from server.report.figures import Outcome, build_report
 from server.report.page import render_page
 from server.resume import only_one
@@ -95,6 +97,8 @@ def run_study(
     save_study_model(folder, study, vocabulary, model, tuned.weights)
     begin("evaluate")
     held_out = phases.evaluate(run, vocabulary, tuned)
+    detail = agreed_detail(study, tuned.tuning)
+    recalibrated = recalibrate(run, vocabulary, tuned, detail, held_out)
     alone: dict[str, AloneReply] = {}
     if study.evaluation.local_baseline:
         begin("alone")
@@ -115,6 +119,8 @@ def run_study(
             participation=_lines(folder / PARTICIPATION),
             timings=laps.seconds,
             versions=_versions(),
+            detail=detail,
+            recalibrated=recalibrated,
         )
     )
     write_text(folder / "report.json", json.dumps(report, indent=2))

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from hymate.data.statistics import SiteStatistics
 from hymate.data.vocabulary import Vocabulary, build_vocabulary, mapping_lines
+from hymate.evaluate.histograms import ScoreCells
 from hymate.model.hymate import HyMaTE, build_model
 from hymate.protocol import (
     Action,
     AloneReply,
     AloneRequest,
+    Cells,
+    Detail,
     EvaluateReply,
     EvaluateRequest,
     FinetuneRequest,
@@ -33,6 +36,7 @@ from hymate.protocol import (
 )
 from hymate.train.early_stopping import EarlyStopping
 from server.checkpoint import Checkpoint, Checkpoints
+from server.detail import agreed_detail
 from server.exchange import Reply
 from server.journal import Journal
 from server.phase_clock import PhaseClock
@@ -78,6 +82,8 @@ class Finetuned:
     weights: Weights
     best_round: int
     rounds: int
+    tuning: ScoreCells | None = None
+    """All sites' tuning stays under these weights, between `hymate.evaluate.edges.first_edges`."""
 
 
 @dataclass(frozen=True)
@@ -196,12 +202,14 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
     stopping = EarlyStopping(study.finetune.patience)
     balance = study.finetune.weight_of_positives(positive_weight(run.federation.descriptions))
     best, best_round, done, ended = weights, 0, 0, False
+    tuning: ScoreCells | None = None
     lengths = LengthCheck(study.participation.norm_factor)
     saved = run.checkpoints.latest("finetune")
     if saved is not None:
         facts = saved.facts
         done, weights, best = saved.number, saved.weights, saved.best
         balance, best_round, ended = facts["balance"], facts["best_round"], facts["ended"]
+        tuning = Cells.model_validate(facts["tuning"]).arrays() if facts.get("tuning") else None
         lengths = LengthCheck(study.participation.norm_factor, facts["lengths"])
         stopping.restore(facts["stopping"])
         algorithm.restore(saved.strategy)
@@ -213,6 +221,7 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
             "balance": balance,
             "best_round": best_round,
             "ended": ended,
+            "tuning": Cells.of(tuning).model_dump() if tuning else None,
         }
         run.complete("finetune", done, facts, weights=weights, best=best, strategy=algorithm.state())
 
@@ -231,7 +240,7 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
         weights, replies = done_round.weights, done_round.replies
         figures = scored or pooled_figures([reply.record.received for reply in replies])
         if stopping.update(figures.criterion):
-            best, best_round = received, done
+            best, best_round, tuning = received, done, figures.cells
             run.checkpoints.save_best(best_round, best)
         done += 1
         run.journal.metric(
@@ -252,20 +261,27 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
         last = _scored(run, vocabulary, weights, done)
         run.journal.metric("finetune", "last", **_tuning(last))
         if stopping.update(last.criterion):
-            best, best_round = weights, done
+            best, best_round, tuning = weights, done, last.cells
             run.checkpoints.save_best(best_round, best)
         complete(ended=True)
-    return Finetuned(best, best_round, done)
+    return Finetuned(best, best_round, done, tuning)
 
 
 def evaluate(run: Run, vocabulary: Vocabulary, tuned: Finetuned) -> dict[str, ScoreReport]:
-    """Every site's report on its held-out stays."""
+    """Every site's report on its held-out stays, between edges and at a threshold fixed on tuning stays."""
     saved = run.checkpoints.latest("evaluate")
     if saved is not None:
         return {site: ScoreReport.model_validate(report) for site, report in saved.facts.items()}
     reports = {
         reply.site: reply.record.report
-        for reply in score(run, vocabulary, tuned.weights, "held_out", tuned.best_round)
+        for reply in score(
+            run,
+            vocabulary,
+            tuned.weights,
+            "held_out",
+            tuned.best_round,
+            agreed_detail(run.study, tuned.tuning),
+        )
     }
     run.complete("evaluate", 0, {site: report.model_dump(mode="json") for site, report in reports.items()})
     return reports
@@ -288,18 +304,31 @@ def train_alone(run: Run, vocabulary: Vocabulary, weights: Weights) -> dict[str,
 
 
 def score(
-    run: Run, vocabulary: Vocabulary, weights: Weights, split: str, server_round: int
+    run: Run,
+    vocabulary: Vocabulary,
+    weights: Weights,
+    split: str,
+    server_round: int,
+    detail: Detail | None = None,
 ) -> list[Reply[EvaluateReply]]:
     """Every site's report on one split under these weights, which `server_round` of fine-tuning ended with;
     where sites have weights of their own, under theirs."""
-    strategy = run.study.strategy.of("finetune")
-    request = EvaluateRequest(
-        **_training(run, vocabulary),
-        split=split,  # type: ignore[arg-type]
-        personal=strategy if is_personal(strategy) else None,
-        round=server_round,
-    )
+    request = EvaluateRequest(**scoring(run, vocabulary, split, server_round, detail))
     return run.federation.ask(Action.EVALUATE, request, EvaluateReply, weights)
+
+
+def scoring(
+    run: Run, vocabulary: Vocabulary, split: str, server_round: int, detail: Detail | None
+) -> dict[str, Any]:
+    """The fields of `protocol.EvaluateRequest`."""
+    strategy = run.study.strategy.of("finetune")
+    return {
+        **_training(run, vocabulary),
+        "split": split,
+        "detail": detail,
+        "personal": strategy if is_personal(strategy) else None,
+        "round": server_round,
+    }
 
 
 def _scored(run: Run, vocabulary: Vocabulary, weights: Weights, server_round: int) -> PooledFigures:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hymate.evaluate.histograms import Bounded, auroc, average_precision, pool
+from hymate.evaluate.histograms import BINS, Bounded, ScoreCells, auroc, average_precision, pool
 from hymate.protocol import ScoreReport
 
 
@@ -20,6 +20,8 @@ class PooledFigures:
     auprc: Bounded | None
     log_loss: float | None
     brier: float | None
+    cells: ScoreCells | None = None
+    """All sites' cells; None where nobody could send any."""
 
     @property
     def criterion(self) -> float | None:
@@ -30,7 +32,7 @@ class PooledFigures:
         return None if self.log_loss is None else -self.log_loss
 
 
-def pooled_figures(reports: Sequence[ScoreReport | None]) -> PooledFigures:
+def pooled_figures(reports: Sequence[ScoreReport | None], bins: int = BINS) -> PooledFigures:
     """Merge reports of the same weights on the same split; never a mean of AUROCs."""
     usable = [report for report in reports if report is not None and report.positives is not None]
     cells = [report.cells.arrays() for report in usable if report.cells is not None]
@@ -42,8 +44,9 @@ def pooled_figures(reports: Sequence[ScoreReport | None]) -> PooledFigures:
         sites=len(usable),
         n=stays,
         positives=sum(report.positives or 0 for report in usable),
-        auroc=auroc(merged) if merged else None,
-        auprc=average_precision(merged) if merged else None,
+        auroc=auroc(merged, bins) if merged else None,
+        auprc=average_precision(merged, bins) if merged else None,
         log_loss=sum(losses) / stays if losses and stays else None,
         brier=sum(errors) / stays if errors and stays else None,
+        cells=merged,
     )

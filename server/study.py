@@ -23,6 +23,7 @@ from hymate.config import (
 )
 from hymate.data.cohort.config import SyntheticConfig
 from hymate.data.mapping import with_mapping_lines
+from hymate.evaluation_config import EvaluationConfig
 from hymate.overrides import apply_overrides
 from hymate.strategy_config import StrategyConfig
 from hymate.train.demands import demand_parts, refuse_in_federation
@@ -95,13 +96,6 @@ class StudyStrategy(StrategyConfig):
             return self.pretrain
         own = {"pretrain", "local_layers_first"} if phase == "pretrain" else {"pretrain"}
         return StrategyConfig.model_validate(self.model_dump(exclude=own))
-
-
-class EvaluationConfig(Frozen):
-    """What the report compares."""
-
-    local_baseline: bool = False
-    """Also train every site by itself, on the same budget, and report it on the same held-out stays."""
 
 
 class StudyConfig(Frozen):

@@ -24,7 +24,8 @@ class Encoded:
 
     `unknown_codes` counts the triplets dropped for want of a code, `unknown_subjects` the people they
     are of; `unknown_static` counts the stays that have a static code the vocabulary lacks. `outside`:
-    code -> (values out of its range, people they are of); static codes too.
+    code -> (values out of its range, people they are of); static codes too. `static_codes` names the
+    numbers in the array `static_code`.
     """
 
     arrays: dict[str, npt.NDArray[Any]]
@@ -32,6 +33,7 @@ class Encoded:
     unknown_subjects: int
     unknown_static: dict[str, int]
     outside: dict[str, tuple[int, int]]
+    static_codes: tuple[str, ...]
 
 
 def encode(windows: Windows, vocabulary: Vocabulary, splits: Sequence[str]) -> Encoded:
@@ -50,6 +52,7 @@ def encode(windows: Windows, vocabulary: Vocabulary, splits: Sequence[str]) -> E
     offset = np.zeros(len(stays) + 1, np.int64)
     np.cumsum(np.bincount(stay[known], minlength=len(stays)), out=offset[1:])
     static, unknown_static, static_out_of_range = _static_vectors(windows, vocabulary)
+    who, static_codes = _static_rows(windows)
     number = {name: i for i, name in enumerate(splits)}
     arrays = {
         "time": triplets["hours"].to_numpy()[known],
@@ -62,6 +65,7 @@ def encode(windows: Windows, vocabulary: Vocabulary, splits: Sequence[str]) -> E
         "subject_id": subject,
         "prediction_time": stays["prediction_time"].cast(pl.Datetime("us")).to_physical().to_numpy(),
         "numeric": np.array([False, *(entry.numeric for entry in vocabulary.codes)]),
+        **who,
     }
     return Encoded(
         arrays=arrays,
@@ -69,6 +73,7 @@ def encode(windows: Windows, vocabulary: Vocabulary, splits: Sequence[str]) -> E
         unknown_subjects=unknown_subjects,
         unknown_static=unknown_static,
         outside=out_of_range | static_out_of_range,
+        static_codes=static_codes,
     )
 
 
@@ -122,3 +127,21 @@ def _static_vectors(
             vectors[stay[has], column] = 1.0
             column += 1
     return vectors, unknown, tally
+
+
+def _static_rows(windows: Windows) -> tuple[dict[str, npt.NDArray[Any]], tuple[str, ...]]:
+    """All static rows as they are, by stay, and the codes that `static_code` numbers.
+
+    Where a subject has a code twice, the last row counts.
+    """
+    rows = windows.static.unique(["stay", "code"], keep="last", maintain_order=True)
+    rows = rows.sort("stay", maintain_order=True)
+    codes = rows["code"].unique().sort()
+    offset = np.zeros(len(windows.stays) + 1, np.int64)
+    np.cumsum(np.bincount(rows["stay"].to_numpy(), minlength=len(windows.stays)), out=offset[1:])
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "static_offset": offset,
+        "static_code": rows["code"].cast(pl.Enum(codes)).to_physical().to_numpy(),
+        "static_value": rows["numeric_value"].fill_null(float("nan")).to_numpy(),
+    }
+    return arrays, tuple(codes)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hymate.data.tasks import Windows
     from hymate.data.vocabulary import Vocabulary
 
-SCHEMA = 2
+SCHEMA = 3
 HEADER = "store.json"
 ARRAYS = {
     "time": np.float32,
@@ -42,6 +42,9 @@ ARRAYS = {
     "subject_id": np.int64,
     "prediction_time": np.int64,
     "numeric": np.bool_,
+    "static_offset": np.int64,
+    "static_code": np.int32,
+    "static_value": np.float32,
 }
 
 
@@ -79,6 +82,9 @@ class StoreHeader:
     """People whose triplets were dropped for want of a code."""
     outside: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Code -> values out of its plausible range, and people they are of."""
+    static_codes: tuple[str, ...] = ()
+    """Every static code of the stays, in the vocabulary or not; names the numbers in `static_code`."""
+    static_rows: int = 0
     schema: int = SCHEMA
 
     def __getitem__(self, name: str) -> Any:
@@ -105,6 +111,11 @@ class TripletStore:
     | subject_id      | (N,)    | int64   |                                                               |
     | prediction_time | (N,)    | int64   | microseconds since 1970, as in the data set                   |
     | numeric         | (V + 1,)| bool    | whether the code ever carries a number; index 0 is False      |
+    | static_offset   | (N + 1,)| int64   | stay i has static rows static_offset[i] to static_offset[i + 1]|
+    | static_code     | (R,)    | int32   | position in `header.static_codes`                             |
+    | static_value    | (R,)    | float32 | as recorded, in the study's unit; NaN without a number        |
+
+    `static` is what a model is fed; the static rows are who the patients are, for figures by group.
     """
 
     path: Path
@@ -119,6 +130,9 @@ class TripletStore:
     subject_id: npt.NDArray[np.int64]
     prediction_time: npt.NDArray[np.int64]
     numeric: npt.NDArray[np.bool_]
+    static_offset: npt.NDArray[np.int64]
+    static_code: npt.NDArray[np.int32]
+    static_value: npt.NDArray[np.float32]
 
     @property
     def vocabulary_hash(self) -> str:
@@ -218,6 +232,7 @@ def _read_header(path: Path) -> StoreHeader:
                 "task": TaskConfig.model_validate(content["task"]),
                 "static_names": tuple(content["static_names"]),
                 "splits": tuple(content["splits"]),
+                "static_codes": tuple(content["static_codes"]),
                 "outside": {code: tuple(counts) for code, counts in content.get("outside", {}).items()},
             }
         )
@@ -268,6 +283,9 @@ def _shapes(header: StoreHeader) -> dict[str, tuple[int, ...]]:
         "subject_id": stays,
         "prediction_time": stays,
         "numeric": (header.codes + 1,),
+        "static_offset": (header.stays + 1,),
+        "static_code": (header.static_rows,),
+        "static_value": (header.static_rows,),
     }
 
 
@@ -296,6 +314,8 @@ def _write(folder: Path, windows: Windows, vocabulary: Vocabulary, task: TaskCon
         dataset=windows.dataset,
         unknown_subjects=encoded.unknown_subjects,
         outside=encoded.outside,
+        static_codes=encoded.static_codes,
+        static_rows=len(encoded.arrays["static_code"]),
     )
     return header.to_json()
 

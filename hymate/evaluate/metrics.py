@@ -30,10 +30,15 @@ def average_precision(labels: Scores, scores: Scores) -> float | None:
     return float(average_precision_score(labels, scores))
 
 
-def log_loss_sum(labels: Scores, scores: Scores) -> float:
-    """Sum over stays of the negative log likelihood; probabilities are kept 1e-7 off 0 and 1."""
+def log_losses(labels: Scores, scores: Scores) -> Scores:
+    """Negative log likelihood of each stay; probabilities are kept 1e-7 off 0 and 1."""
     p = np.clip(scores, 1e-7, 1 - 1e-7)
-    return float(-(labels * np.log(p) + (1 - labels) * np.log1p(-p)).sum())
+    return np.asarray(-(labels * np.log(p) + (1 - labels) * np.log1p(-p)))
+
+
+def log_loss_sum(labels: Scores, scores: Scores) -> float:
+    """Sum over stays of the negative log likelihood."""
+    return float(log_losses(labels, scores).sum())
 
 
 def squared_error_sum(labels: Scores, scores: Scores) -> float:

@@ -14,9 +14,12 @@ from typing import Any
 from hymate.data.statistics import SiteStatistics
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import Bounded
-from hymate.protocol import AloneReply, PrepareReply, ScoreReport, SiteDescription
+from hymate.protocol import AloneReply, Detail, PrepareReply, ScoreReport, SiteDescription
 from server.journal import TROUBLES
 from server.pooled import pooled_figures
+from server.recalibration import Recalibrated
+from server.report.fairness import fairness_section
+from server.report.performance import performance_section
 from server.report.vocabulary import vocabulary_section
 from server.study import StudyConfig
 from strategies.registry import is_personal
@@ -40,6 +43,9 @@ class Outcome:
     participation: Sequence[dict[str, Any]]
     timings: Mapping[str, float]
     versions: Mapping[str, str]
+    detail: Detail
+    """What the held-out figures have in common."""
+    recalibrated: Mapping[str, Recalibrated]
 
 
 def build_report(outcome: Outcome) -> dict[str, Any]:
@@ -74,11 +80,25 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
         "split": "held_out",
         "sites": sites,
         "local": local,
-        "pooled": _pooled(list(outcome.held_out.values())),
+        "pooled": _pooled(list(outcome.held_out.values()), len(outcome.detail.edges) + 1),
         "mean": {
             "federated": _means(sites),
             "local": _means(local) if local else None,
         },
+        "performance": performance_section(
+            outcome.held_out,
+            outcome.detail,
+            outcome.recalibrated,
+            outcome.study.evaluation.operating_point.model_dump(exclude_none=True),
+            outcome.study.seed,
+        ),
+        "fairness": fairness_section(
+            outcome.held_out,
+            outcome.detail,
+            outcome.recalibrated,
+            outcome.study.evaluation.min_group,
+            outcome.study.seed,
+        ),
         "rounds": {
             "pretrain": outcome.study.pretrain.rounds,
             "finetune": outcome.finetune_rounds,
@@ -110,8 +130,8 @@ def _per_stay(total: float | None, report: ScoreReport) -> float | None:
     return total / report.n if total is not None and report.n else None
 
 
-def _pooled(reports: Sequence[ScoreReport]) -> dict[str, Any]:
-    figures = pooled_figures(reports)
+def _pooled(reports: Sequence[ScoreReport], bins: int) -> dict[str, Any]:
+    figures = pooled_figures(reports, bins)
     return {
         "sites": figures.sites,
         "n": figures.n,

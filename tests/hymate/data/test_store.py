@@ -147,7 +147,7 @@ def _cut_short(path: Path) -> None:
         lambda path: np.save(next(path.glob("arrays-*/code.npy")), np.zeros(4, np.int64)),
         lambda path: shutil.rmtree(next(path.glob("arrays-*"))),
         lambda path: (path / "store.json").write_text("{"),
-        lambda path: (path / "store.json").write_text('{"schema": 2}'),
+        lambda path: (path / "store.json").write_text('{"schema": 3}'),
     ],
     ids=[
         "short",

@@ -81,6 +81,9 @@ def store_of(
         subject_id=np.arange(len(time)),
         prediction_time=np.zeros(len(time), np.int64),
         numeric=np.arange(CODES + 1) > 0,
+        static_offset=np.zeros(len(time) + 1, np.int64),
+        static_code=np.zeros(0, np.int32),
+        static_value=np.zeros(0, np.float32),
     )
 
 

@@ -1,0 +1,124 @@
+"""Calibration slope and intercept over all sites: a few exchanges of sums, each a step of Newton's method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from hymate.data.vocabulary import Vocabulary
+from hymate.evaluate.recalibration import Sums, start_from_cells
+from hymate.protocol import Action, Detail, RecalibrateReply, RecalibrateRequest, ScoreReport
+from server.phases import Finetuned, Run, scoring
+from server.rounds import StudyFailure
+
+EXCHANGES = 8
+"""From the cells' start it takes one or two; a site gives sums at most `client.question_limit.MOST_POINTS`
+times."""
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """Slope and calibration in the large of some stays over the sites named; None: there is none."""
+
+    sites: tuple[str, ...] = ()
+    slope: float | None = None
+    slope_error: float | None = None
+    intercept: float | None = None
+    intercept_error: float | None = None
+
+
+class Recalibration:
+    """The fits of all stays ("") and of every group told, on their way."""
+
+    def __init__(self, reports: Mapping[str, ScoreReport]) -> None:
+        cells: dict[str, list[Any]] = {"": []}
+        for report in reports.values():
+            if report.cells is not None:
+                cells[""].append(report.cells.arrays())
+            for name, group in report.groups.items():
+                cells.setdefault(name, []).append(group.cells.arrays())
+        self._fits = {
+            name: (start_from_cells(of, "slope"), start_from_cells(of, "intercept"))
+            for name, of in cells.items()
+        }
+        self._sites: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def points(self) -> dict[str, list[tuple[float, float]]]:
+        """Where sums are wanted next; empty: all fits have ended."""
+        return {
+            name: [fit.point for fit in fits]
+            for name, fits in self._fits.items()
+            if any(fit.state == "going" for fit in fits)
+        }
+
+    def step(self, replies: Sequence[RecalibrateReply]) -> None:
+        """Take the sites' sums at `points` into account."""
+        for name in self.points:
+            told = {reply.site: reply.sums[name] for reply in replies if name in reply.sums}
+            fits = self._fits[name]
+            if tuple(told) != self._sites.setdefault(name, tuple(told)):
+                # Of other sites than before: likelihoods do not compare.
+                fits = tuple(replace(fit, likelihood=float("-inf")) for fit in fits)  # type: ignore[assignment]
+                self._sites[name] = tuple(told)
+            slope, level = (
+                fit.after(sum((_sums(of[i]) for of in told.values()), start=_NOTHING))
+                if told
+                else replace(fit, state="none")
+                for i, fit in enumerate(fits)
+            )
+            self._fits[name] = (slope, level)
+
+    @property
+    def found(self) -> dict[str, Recalibrated]:
+        """What has come to its end; None for the rest."""
+        return {
+            name: Recalibrated(
+                self._sites.get(name, ()),
+                slope.value,
+                slope.standard_error if slope.value is not None else None,
+                level.value,
+                level.standard_error if level.value is not None else None,
+            )
+            for name, (slope, level) in self._fits.items()
+        }
+
+
+def recalibrate(
+    run: Run, vocabulary: Vocabulary, tuned: Finetuned, detail: Detail, reports: Mapping[str, ScoreReport]
+) -> dict[str, Recalibrated]:
+    """The fits over the held-out stays that `reports` are of.
+
+    Where too few sites answer, the study ends without slopes rather than without a report.
+    """
+    saved = run.checkpoints.latest("recalibrate")
+    if saved is not None:
+        return {
+            name: Recalibrated(**{**facts, "sites": tuple(facts["sites"])})
+            for name, facts in saved.facts.items()
+        }
+    fitting = Recalibration(reports)
+    for _ in range(EXCHANGES):
+        points = fitting.points
+        if not points:
+            break
+        request = RecalibrateRequest(
+            **scoring(run, vocabulary, "held_out", tuned.best_round, detail), points=points
+        )
+        try:
+            replies = run.federation.ask(Action.RECALIBRATE, request, RecalibrateReply, tuned.weights)
+        except StudyFailure as failure:
+            run.journal.metric("evaluate", "note", text=f"no calibration slope: {failure}")
+            break
+        fitting.step([reply.record for reply in replies])
+    found = fitting.found
+    run.complete("recalibrate", 0, {name: asdict(fit) for name, fit in found.items()})
+    return found
+
+
+_NOTHING = Sums(0.0, (0.0, 0.0), (0.0, 0.0, 0.0))
+
+
+def _sums(of: tuple[float, float, float, float, float, float]) -> Sums:
+    return Sums(of[0], (of[1], of[2]), (of[3], of[4], of[5]))

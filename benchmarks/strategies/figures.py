@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.strategies.processor_time import ProcessorTime
 from hymate.config import Frozen
-from hymate.protocol import AloneReply, ScoreReport
+from hymate.protocol import Action, AloneReply, ScoreReport
 from server.checkpoint import Checkpoints
 from server.journal import METRICS, PARTICIPATION
 from server.pooled import pooled_figures
@@ -65,7 +66,7 @@ class Figures(Frozen):
     quarantined: int = 0
     """Updates of fine-tuning that were not folded."""
     seconds: float = 0.0
-    """Of pretraining and fine-tuning, all sites one after another on one core."""
+    """Processor seconds of fine-tuning, all sites together, the tuning stays' scores among them."""
 
     @property
     def best_criterion(self) -> float | None:
@@ -114,8 +115,6 @@ def figures_of(run: Path, without: Collection[str] = (), failed: str = "") -> Fi
     trained = [line for line in rounds if line["event"] == "round"]
     scored = [*trained, *(line for line in rounds if line["event"] == "last")]
     told = [line for line in _lines(run / PARTICIPATION) if line["phase"] == "finetune"]
-    last = checkpoints.last
-    seconds = last.study["seconds"] if last else {}
     return Figures(
         held_out=None
         if failed or evaluated is None
@@ -132,7 +131,7 @@ def figures_of(run: Path, without: Collection[str] = (), failed: str = "") -> Fi
         sites=len({line["site"] for line in told if line["outcome"] == "replied"}),
         bytes_up=sum(line["bytes_up"] for line in trained),
         quarantined=sum(line["outcome"] == "quarantined" for line in told),
-        seconds=sum(seconds.get(phase, 0.0) for phase in ("pretrain", "finetune")),
+        seconds=ProcessorTime(run).on(Action.FINETUNE),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from benchmarks.strategies.processor_time import ProcessorTime
 from client.app import app as client_app
 from server.exchange import Clock
 
@@ -35,6 +36,7 @@ class LocalGrid:
     def __init__(self, run: Path, sites: list[str], tamper: Tamper | None = None) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
         self._tamper = tamper
+        self._processor = ProcessorTime(run)
         self._sites = {10 + index: name for index, name in enumerate(sites)}
         self._contexts = {
             node: Context(
@@ -71,7 +73,8 @@ class LocalGrid:
     def _answer(self, request: Message) -> Message:
         node = request.metadata.dst_node_id
         try:
-            reply = client_app(request, self._contexts[node])
+            with self._processor.spent_on(request.metadata.message_type):
+                reply = client_app(request, self._contexts[node])
         except Exception as crash:  # what Flower's engine does with a crash
             reply = Message(Error(code=2, reason=str(crash)), reply_to=request)
         if self._tamper:

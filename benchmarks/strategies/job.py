@@ -26,6 +26,7 @@ from benchmarks.strategies.attacks import tampered
 from benchmarks.strategies.figures import Figures, figures_of
 from benchmarks.strategies.grid import LocalGrid, virtual_time
 from benchmarks.strategies.pooled import train_pooled
+from benchmarks.strategies.processor_time import FILE
 from benchmarks.strategies.runs import FIGURES
 from hymate.data.output import fresh_folder
 from hymate.durable import write_text
@@ -113,7 +114,7 @@ def _finetune(study: StudyConfig, folder: Path, job: dict[str, Any]) -> Figures:
     """From the pretrained run directory to figures."""
     if not folder.is_dir():
         with fresh_folder(folder) as made:
-            left_out = shutil.ignore_patterns(BOARD, FIGURES, ".lock")
+            left_out = shutil.ignore_patterns(BOARD, FIGURES, FILE, ".lock")
             shutil.copytree(job["base"], made, dirs_exist_ok=True, ignore=left_out)
             (made / "study.yaml").write_text(dump_study(study), encoding="utf-8")
     sites, attack, attacker = _sites(folder), job["attack"], job["attacker"]

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.strategies.figures import Figures, scores_of
+from benchmarks.strategies.processor_time import ProcessorTime
 from hymate.data.meds import MedsDataset
 from hymate.data.pooling import pool_data
 from hymate.data.store import prepare_store
 from hymate.evaluate.histograms import count_scores
 from hymate.evaluate.metrics import auroc, average_precision
 from hymate.protocol import Cells, ScoreReport
-from hymate.train.alone import train_alone
+from hymate.train.alone import Progress, train_alone
 from hymate.train.loop import labelled, score
 from hymate.train.target import Tuning
 from server.phases import first_model
@@ -35,8 +37,16 @@ def train_pooled(study: StudyConfig, folder: Path) -> Figures:
     pooled = pool_data([*sites.values()], study.task, study.vocabulary)
     store = prepare_store(folder / "store", pooled.windows, pooled.vocabulary, study.task)
     model = first_model(study, pooled.vocabulary)
+    processor, last = ProcessorTime(folder), [time.process_time()]
+
+    def spent(progress: Progress) -> None:
+        now = time.process_time()
+        processor.add(progress.phase, now - last[0])
+        last[0] = now
+
+    state = folder / "state.safetensors"
     result = train_alone(
-        store, model, study.pretrain, study.finetune, study.seed, state=folder / "state.safetensors"
+        store, model, study.pretrain, study.finetune, study.seed, state=state, on_progress=spent
     )
     rows = labelled(store, "held_out")
     scores, labels = score(model, store, rows, 64), store.label[rows].astype(np.float64)
@@ -51,7 +61,7 @@ def train_pooled(study: StudyConfig, folder: Path) -> Figures:
         held_out=scores_of(reports),
         criteria=(None, *(_criterion(tuning) for tuning in rounds)),
         sites=1,
-        seconds=result.seconds,
+        seconds=processor.on("finetune"),
     )
 
 

@@ -28,7 +28,7 @@ HEADER = (
     "rounds to 99 %",
     "MB up a site, round",
     "MB up, all",
-    "seconds",
+    "CPU s",
     "n",
 )
 

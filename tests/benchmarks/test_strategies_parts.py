@@ -63,6 +63,14 @@ def test_every_row_is_a_study_and_is_run_once(name: str, reduced: bool, tmp_path
     assert attacks == len({run.attack for run in table.runs})
 
 
+def test_each_seed_has_its_own_hospitals_and_every_row_of_a_seed_the_same(tmp_path: Path) -> None:
+    for name, seeds in (("uneven", {0: 0, 1: 5, 2: 6}), ("physionet2012", {0: 0, 1: 1, 2: 2})):
+        table = table_of(load_tables(), name, None, tmp_path, FOLDER, reduced=False)
+        assert {(run.seed, run.place.source.seed) for run in table.runs} == set(seeds.items())
+    ahead = table_of(load_tables(), "uneven", (1, 9), tmp_path, FOLDER, reduced=False)
+    assert {(run.seed, run.place.source.seed) for run in ahead.runs} == {(1, 5), (9, 9)}
+
+
 def test_every_algorithm_has_a_row() -> None:
     tables = load_tables()
     assert set(tables.populations) == set(POPULATIONS)
@@ -274,6 +282,39 @@ def test_robustness_is_against_fedavg_without_an_attack(said: Callable[..., list
 
 
 # --- the text
+
+
+def test_a_row_s_columns_are_taken_seed_by_seed(tmp_path: Path) -> None:
+    table = table_of(load_tables(), "uneven", (0, 1), tmp_path, FOLDER, reduced=False)
+    given = {
+        ("pooled training", 0): of_run(scored(0.80, 0.8, 0.8)),
+        ("pooled training", 1): of_run(scored(0.50, 0.5, 0.5)),
+        ("FedAvg", 0): of_run(scored(0.76, 0.70, 0.80), alone=scored(0.7, 0.71, 0.75)),
+        ("FedAvg", 1): of_run(scored(0.50, 0.50, 0.60), alone=scored(0.4, 0.50, 0.55)),
+    }
+    for (row, seed), figures in given.items():
+        (run,) = [run for run in table.of(row) if run.seed == seed]
+        run.folder.mkdir(parents=True)
+        more = {"sites": 2, "bytes_up": 6_000_000, "criteria": (0.5, 0.9, 1.0, 1.0), "seconds": 10.0 + seed}
+        (run.folder / "figures.json").write_text(figures.model_copy(update=more).model_dump_json())
+    lines = section(table, "command").splitlines()
+    cells = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:] for line in lines}
+    assert cells["FedAvg"] == [
+        "0.630 ± 0.184",
+        "0.500 ± 0.000",
+        "0.600 ± 0.141",
+        "0.050 ± 0.000",
+        "0.975 ± 0.035",  # 0.95 and 1
+        "1.5",  # one of two, then both
+        "2.0",
+        "1.000",
+        "6.0",
+        "10",
+        "2 |",
+    ]
+    assert cells["each alone"][:3] == ["0.550 ± 0.212", "0.500 ± 0.000", "0.605 ± 0.148"]
+    assert cells["pooled training"][4] == ""
+    assert cells["SCAFFOLD"][-1] == "0 of 2 |"
 
 
 def test_a_section_stands_between_its_markers_and_leaves_the_prose(tmp_path: Path) -> None:

@@ -87,16 +87,16 @@ def measure_one(part: str, length: int, window: int, seconds: float) -> dict[str
     make_step = mamba_step if part == "mamba" else training_step
     make_step(model, 16)()  # what is loaded or built at first use belongs to no length
     step = make_step(model, length)
-    before = _forget_peak()
+    before = forget_peak()
     step()
-    peak = _peak()
+    highest = peak()
     best, repetitions, end = float("inf"), 0, time.perf_counter() + seconds
     while repetitions < 3 or time.perf_counter() < end:
         start = time.perf_counter()
         step()
         best = min(best, time.perf_counter() - start)
         repetitions += 1
-    return {"ms": best * 1e3, "peak_mib": peak / MIB, "step_mib": (peak - before) / MIB}
+    return {"ms": best * 1e3, "peak_mib": highest / MIB, "step_mib": (highest - before) / MIB}
 
 
 def _status(field: str) -> int:
@@ -104,13 +104,14 @@ def _status(field: str) -> int:
     return int(text.split(f"{field}:")[1].split()[0]) * 1024
 
 
-def _forget_peak() -> int:
+def forget_peak() -> int:
     """Let the peak start anew at what the process holds now; returns that, in bytes. Linux only."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return _status("VmRSS")
 
 
-def _peak() -> int:
+def peak() -> int:
+    """Most that the process has held since then, in bytes."""
     return _status("VmHWM")
 
 

@@ -87,6 +87,9 @@ class Clock:
     def on_gradient(self, model: nn.Module) -> None:
         """Not looked at."""
 
+    def after_step(self, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        """Not looked at."""
+
     def after_epoch(self, model: nn.Module) -> None:
         self.stamps.append(time.perf_counter())
 

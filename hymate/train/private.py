@@ -8,7 +8,7 @@ gradient and no other. `OptimiserConfig.clip_norm` is not used: it would only ma
 As in `hymate.train.loop`, what an epoch does depends on (key, phase, number of the epoch), the weights, the
 optimiser's state and, where clipping is adaptive, the norm it has reached, and on nothing else.
 
-`EpochResult.loss` and `unusable` are functions of the records themselves: they stay at the site.
+`EpochResult.loss`, `visits` and `unusable` are functions of the records themselves: they stay at the site.
 """
 
 from __future__ import annotations
@@ -68,13 +68,14 @@ class PrivateResult:
     """What some private epochs did, and what they cost.
 
     epochs: as `hymate.train.loop` has it, but `stays` is the number of patients, the expected number of an
-    epoch's visits; max_grad_norm: the norm to go on from where clipping is adaptive; unusable: visits whose
-    gradient was not finite and counted nothing.
+    epoch's visits; max_grad_norm: the norm to go on from where clipping is adaptive; visits: stays that took
+    part, over all steps; unusable: those of them whose gradient was not finite and counted nothing.
     """
 
     epochs: EpochResult
     spend: Spend
     max_grad_norm: float
+    visits: int
     unusable: int
 
 
@@ -259,6 +260,7 @@ def _private_epochs(
         ),
         Spend(SAMPLED_GAUSSIAN, sampling.rate, mechanism.noise_multiplier, steps),
         float(private.max_grad_norm),
+        visits.usable + visits.unusable,
         visits.unusable,
     )
 

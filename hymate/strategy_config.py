@@ -44,6 +44,11 @@ def _named(step: Any) -> Any:
     return {"name": step} if isinstance(step, str) else step
 
 
+def _listed(steps: Any) -> Any:
+    """`int8` is short for `[int8]`, too."""
+    return [steps] if isinstance(steps, str | dict) else steps
+
+
 Compressor = Annotated[
     Annotated[Delta | TopK | Float16 | Int8, Field(discriminator="name")], BeforeValidator(_named)
 ]
@@ -66,7 +71,7 @@ class StrategyConfig(BaseModel):
     local_layers_first: Annotated[int, Field(ge=0)] = 0
     """Of a round's `local_epochs`, the first so many train the local layers alone, and the others the
     shared ones alone (FedRep); 0: all train both."""
-    compression: tuple[Compressor, ...] = ()
+    compression: Annotated[tuple[Compressor, ...], BeforeValidator(_listed)] = ()
     """What is done to an update before it is sent, in this order:
     [delta, {name: top_k, share: 0.1}, int8]."""
 

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hymate.config import Count, Frozen
 
 Positive = Annotated[float, Field(gt=0)]
 
 
+def _share_or_number(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not (whole and value >= 1) and not (isinstance(value, float) and 0 < value <= 1):
+        raise ValueError("write a share of the sites (0.5, 1.0: with a point) or a number of them (1, 2)")
+    return value
+
+
+OfSites = Annotated[int | float, BeforeValidator(_share_or_number)]
+
+
 class ParticipationConfig(Frozen):
     """The study's `participation:` section."""
 
-    quorum: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 1.0
+    quorum: OfSites = 1.0
     """Sites whose usable reply a round needs: a share of all the study's sites (1.0, 0.5: written with
     a point) or a number of sites (1, 2). With `sample`, of those drawn for the round."""
-    sample: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] = 1.0
+    sample: OfSites = 1.0
     """Sites that train in a round, drawn anew for each by the study's seed: a share of all (written with
     a point) or a number. `required` ones are always drawn. The vocabulary and all figures are of every
     site; fine-tuning then scores each round's weights by an exchange of its own."""

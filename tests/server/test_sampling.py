@@ -102,9 +102,12 @@ def test_a_quorum_above_what_is_drawn_is_refused_when_the_file_is_read() -> None
     with pytest.raises(ValidationError, match="quorum is 3, but a round draws 2 sites; lower it"):
         ParticipationConfig(sample=2, quorum=3)
     ParticipationConfig(sample=2, quorum=3, required=("a", "b", "c"))
-    for wrong in (0, 0.0, 1.5, -1):
-        with pytest.raises(ValidationError):
-            ParticipationConfig(sample=wrong)
+    for wrong in (0, 0.0, 1.5, -1, True, float("nan"), "half"):
+        with pytest.raises(ValidationError, match=r"write a share of the sites .* or a number of them"):
+            ParticipationConfig.model_validate({"sample": wrong})
+    for right in (1, 1.0, 0.5, 3):
+        kept = ParticipationConfig.model_validate_json(ParticipationConfig(sample=right).model_dump_json())
+        assert (kept.sample, type(kept.sample)) == (right, type(right))  # 1 is one site, 1.0 all of them
 
 
 # --- whole studies ------------------------------------------------------------------------------------

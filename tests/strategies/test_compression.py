@@ -296,6 +296,18 @@ def test_an_order_that_makes_sense_is_taken(words: list[Any]) -> None:
     demand_order(steps(*words), "study.yaml")
 
 
+def test_one_step_needs_no_list() -> None:
+    read = StrategyConfig.model_validate
+    assert (
+        read({"compression": "fp16"})
+        == read({"compression": ["fp16"]})
+        == read({"compression": [{"name": "fp16"}]})
+    )
+    assert read({"compression": {"name": "top_k", "share": 0.5}}) == read(
+        {"compression": [{"name": "top_k", "share": 0.5}]}
+    )
+
+
 class Exact(Algorithm):
     name = "test-exact"
     exact_updates = "it compares them bit by bit"

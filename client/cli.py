@@ -95,7 +95,8 @@ def check(
     Checked are the site file, the data set (as `hymate data check` does), the labels of the allowed tasks,
     vocabulary coverage where a vocabulary is agreed, disk, memory, threads, the scan backend, the time of
     one training step on the site's own stays, key and certificates, the coordinator (reachable, TLS,
-    clock, health, whether it knows the key), and what the policy allows, in words.
+    clock, health, whether it knows the key), the privacy ledger and what is left of its budget, and what the
+    policy allows, in words.
 
     Nothing is sent to the coordinator but the question whether it knows the site's key.
 
@@ -118,6 +119,38 @@ def check(
         print(json.dumps({"ok": not failed, "lines": [line.as_json() for line in lines]}, ensure_ascii=False))
     if failed:
         raise typer.Exit(EXIT_ENDED)
+
+
+@client_app.command()
+def ledger(
+    config: SiteFile = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object (spent, left, parts, ...), nothing else.")
+    ] = False,
+) -> None:
+    """Tell what rounds with noise have cost the site's patients so far, and what is left of the budget.
+
+    Example:
+
+        hymate-client ledger --config north/site.yaml
+
+    By study and phase: rounds, steps, noise, sampling rate, and epsilon at the delta of `policy.privacy`. The
+    ledger is `state/ledger.sqlite`; it never leaves the site. docs/privacy.md says what it protects.
+
+    Exit code 2: the ledger cannot be read, or is not as it was written; then nothing private is trained.
+    """
+    if config is None:
+        raise typer.BadParameter("missing; give the site file", param_hint="--config")
+    import json
+
+    from client.ledger_report import in_words, summary_of
+    from client.site import load_site
+
+    summary = summary_of(load_site(config))
+    if as_json:
+        print(json.dumps(summary.as_json(), ensure_ascii=False))
+    else:
+        print("\n".join(in_words(summary)))
 
 
 @client_app.command()

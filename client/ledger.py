@@ -27,7 +27,7 @@ from pathlib import Path
 
 from client.ledger_entry import Entry
 from client.site import PrivacyPolicy, SiteConfig
-from client.site_secret import name_of, seed_of, site_secret
+from client.site_secret import key_of, name_of, site_secret
 from hymate.durable import flush_folder, write_text
 from hymate.errors import InputFault
 from hymate.privacy.accounting import Accounted, account
@@ -77,10 +77,10 @@ class Ledger:
         privacy = self._site.policy.privacy
         return DELTA if privacy is None else privacy.delta
 
-    def charge(self, entry: Entry) -> int:
+    def charge(self, entry: Entry) -> bytes:
         """Enter this round, unless it is there; when this returns, it is on the disk.
 
-        Returns the seed of all the round's random numbers: there is none without an entry.
+        Returns the key (32 bytes) of all the round's random numbers: there is none without an entry.
 
         Raises:
             InputFault: the round would exceed the site's budget, or the ledger or the site's secret cannot
@@ -98,7 +98,7 @@ class Ledger:
                     database.execute(f"INSERT INTO entries ({COLUMNS}) VALUES ({marks})", row)
             with _transaction(database):  # of two processes none counts back
                 self._seal(self._believed(database))
-        return seed_of(secret, identity)
+        return key_of(secret, identity)
 
     def entries(self) -> list[Recorded]:
         """All entries, the oldest first.

@@ -1,7 +1,7 @@
 """The site's secret, and the random numbers of private rounds, which come from it.
 
 The coordinator knows a study's seed: noise made from that alone could be taken away again. So noise, draws of
-patients, masks and dropout of a private round come from a generator seeded by
+patients, masks and dropout of a private round come from generators whose key is
 HMAC-SHA256(secret, identity of the round's entry in the ledger). The same entry gives the same bits, which is
 no second release; whatever differs is another entry, with other noise, and is charged.
 
@@ -56,9 +56,9 @@ def name_of(secret: bytes) -> str:
     return hmac.digest(secret, NAME, hashlib.sha256).hex()[:16]
 
 
-def seed_of(secret: bytes, identity: str) -> int:
-    """256 random-looking bits for the round of this identity."""
-    return int.from_bytes(hmac.digest(secret, PURPOSE + identity.encode(), hashlib.sha256), "big")
+def key_of(secret: bytes, identity: str) -> bytes:
+    """32 bytes that nobody without the secret can tell from random ones: the round's of this identity."""
+    return hmac.digest(secret, PURPOSE + identity.encode(), hashlib.sha256)
 
 
 def _read(path: Path) -> bytes:

@@ -11,6 +11,7 @@ from client.policy import in_words
 from client.preflight import machine, network
 from client.preflight.data import check_contract, check_coverage, check_labels, read_data, usable_tasks
 from client.preflight.keys import check_authority, check_key
+from client.preflight.ledger import check_ledger
 from client.preflight.lines import Line, fail, guarded, ok
 from client.site import SiteConfig, load_site
 from hymate.errors import InputFault
@@ -36,6 +37,7 @@ def preflight(
     yield from guarded("app", _app)
     yield from machine.check_folders(site)
     yield from guarded("rounds", lambda: machine.check_rounds(site))
+    yield from guarded("ledger", lambda: check_ledger(site))
     yield from machine.check_disk(site, free_bytes)
     yield from machine.check_memory()
     yield from machine.check_threads(site)

@@ -88,7 +88,7 @@ def test_a_good_site_passes_every_line(
     assert {line["status"] for line in told["lines"]} <= {"ok", "warn"}
     assert {line["name"] for line in told["lines"]} == {
         *("site file", "policy", "app", "cache", "state", "disk", "memory", "threads", "backend", "gpu"),
-        *("data", "labels", "vocabulary", "training step", "key", "own health", "authority"),
+        *("ledger", "data", "labels", "vocabulary", "training step", "key", "own health", "authority"),
         *("reachable", "server certificate", "clock", "tls", "registered", "health"),
     }
     assert not list((tmp_path / "cache").iterdir()), "the step's store is removed again"

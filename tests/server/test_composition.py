@@ -113,6 +113,24 @@ def test_a_compressed_study_that_broke_off_ends_with_the_same_bits(
     assert study.bits() == compressed.bits()
 
 
+def test_what_was_not_sent_is_sent_later(study: Study, hospitals: Path, tmp_path: Path) -> None:
+    """The first updates are the same with and without error feedback, the second ones are not."""
+    other = Study(hospitals, tmp_path / "other")
+    sent: dict[bool, list[bytes]] = {True: [], False: []}
+    for feedback, one in ((True, study), (False, other)):
+
+        def looks(name: str, reply: Message, told: list[bytes] = sent[feedback]) -> Message:
+            if (name, reply.metadata.message_type) == ("hospital_2", "train.pretrain"):
+                arrays = unpack_weights(reply.content)
+                told.append(b"".join(array.tobytes() for _, array in sorted(arrays.items())))
+            return reply
+
+        top = {"name": "top_k", "share": 0.25, "error_feedback": feedback}
+        one.run(looks, rounds=(2, 1), strategy={"compression": ["delta", top]})
+    assert sent[True][0] == sent[False][0]
+    assert sent[True][1] != sent[False][1]
+
+
 def test_a_round_asked_again_gives_the_same_bits(study: Study) -> None:
     """A reply is lost on its way: what the site remembered of it must not count twice."""
     told: list[bytes] = []
@@ -284,16 +302,27 @@ def test_what_is_sent_beside_the_weights_is_checked_too(study: Study) -> None:
     assert told["reason"].startswith("what it sends beside its weights is")
 
 
-def test_a_site_that_took_no_step_is_set_aside(study: Study) -> None:
-    def no_steps(name: str, reply: Message) -> Message:
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"steps": 0}, "says that it took 0 steps"),
+        ({"stays": -3}, "weight -3 is not a positive number"),
+        ({"facts": {"loss": 0.5, "mood": 1.0}}, "its fact 'mood' is unknown, or not finite"),
+        ({"facts": {"loss": float("nan")}}, "facts.loss: Input should be a valid number"),
+        ({"facts": {}}, "lacks the fact 'loss'"),
+    ],
+)
+def test_numbers_that_cannot_be_are_set_aside(said: dict[str, Any], words: str, study: Study) -> None:
+    def claims(name: str, reply: Message) -> Message:
         if (name, reply.metadata.message_type) != ("hospital_1", "train.pretrain"):
             return reply
-        record = unpack(reply.content, TrainReply).model_copy(update={"steps": 0})
-        return Message(pack(record, unpack_weights(reply.content), record.stays), reply_to=origin(reply))
+        record = unpack(reply.content, TrainReply).model_copy(update=said)
+        return Message(pack(record, unpack_weights(reply.content), 1), reply_to=origin(reply))
 
-    lines = study.run(no_steps, rounds=(1, 1), participation={"quorum": 2})
+    lines = study.run(claims, rounds=(1, 1), strategy={"name": "qfedavg"}, participation={"quorum": 2})
     (told,) = [line for line in lines if line["outcome"] == "quarantined"]
-    assert told["reason"] == "says that it took 0 steps"
+    assert told["site"] == "hospital_1"
+    assert words in told["reason"]
 
 
 # --- weighting ----------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from client.site import PrivacyPolicy, SiteConfig
 from hymate.privacy.accounting import account
 
 HEADER = ("study", "phase", "rounds", "steps", "noise", "sampling rate", "epsilon")
+WORTHLESS = 12.0
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,23 @@ def in_words(summary: Summary) -> Iterator[str]:
         )
         yield ""
     yield from _budget(summary)
-    if summary.rounds and summary.spent is not None:
-        yield (
-            "What it means: whoever sees all that these rounds sent, and knows everything else there is to "
-            "know, can by it change the odds that a given patient is among the site's training data at most "
-            f"{math.exp(min(summary.spent, 700.0)):,.3g}-fold (e to the power of epsilon); that may fail "
-            f"with a probability of {summary.delta:g} (delta)."
-        )
+    if summary.rounds:
+        yield _meaning(summary)
     if summary.why:
         yield f"Epsilon is the bound of a looser accountant here, and the truth is smaller: {summary.why}."
+
+
+def _meaning(summary: Summary) -> str:
+    """Epsilon as odds; beyond `WORTHLESS` nobody should take comfort in it."""
+    if summary.spent is None or summary.spent > WORTHLESS:
+        return "What it means: so large an epsilon promises a patient nothing worth the name."
+    fold = math.exp(summary.spent)
+    return (
+        "What it means: whoever sees all that these rounds sent, and knows everything else there is to know, "
+        "can by it change the odds that a given patient is among the site's training data at most "
+        f"{f'{fold:,.0f}' if fold >= 100 else f'{fold:.3g}'}-fold (e to the power of epsilon); that may fail "
+        f"with a probability of {summary.delta:g} (delta)."
+    )
 
 
 def _budget(summary: Summary) -> Iterator[str]:

@@ -279,6 +279,9 @@ def test_robustness_is_against_fedavg_without_an_attack(said: Callable[..., list
     assert line.endswith("**not held** (FedAvg without screening -0.100; median -0.025).")
     runs["median", "sign flip"] = of_run(scored(0.785, 0.7))
     assert said("poisoned", runs)[0].endswith("**held** (FedAvg without screening -0.100; median -0.015).")
+    runs["FedAvg without screening", "sign flip"] = of_run(scored(0.80, 0.8))
+    del runs["median", "sign flip"]
+    assert said("poisoned", runs)[0].endswith(": not measured yet.")  # FedAvg is no robust strategy
 
 
 # --- the text
@@ -321,6 +324,7 @@ def test_a_section_stands_between_its_markers_and_leaves_the_prose(tmp_path: Pat
     docs = tmp_path / "strategies.md"
     docs.write_text("# Strategies\n\nprose\n\n## Measured\n\n## After\n")
     write_section("one", "first", docs)
+    write_section("two", r"second \1", docs)
     write_section("two", r"second \1", docs)
     write_section("one", "third", docs)
     text = docs.read_text()

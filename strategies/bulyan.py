@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from strategies.flower import built
 from strategies.robust import Robust
 
@@ -22,14 +24,25 @@ if TYPE_CHECKING:
 
 
 def one_by_one(contents: list[RecordDict], faulty: int, wanted: int) -> list[RecordDict]:
-    """So many replies, each Krum's choice out of those that the choices before left."""
-    from flwr.serverapp.strategy.multikrum import select_multikrum
+    """So many replies, each Krum's choice out of those that the choices before left; the first of equals.
 
-    left, chosen = list(contents), []
+    Two sites that are each other's nearest are equals where only one nearest counts, so distances are
+    summed pair by pair: the way Flower expands them, rounding would choose.
+    """
+    points = [
+        np.concatenate([array.numpy().ravel() for array in record.values()])
+        for content in contents
+        for record in content.array_records.values()
+    ]
+    distances = np.array([[np.sum((one - other) ** 2) for other in points] for one in points])
+    left, chosen = list(range(len(points))), []
     for _ in range(wanted):
-        (best,) = select_multikrum(left, faulty, 1)
-        left = [content for content in left if content is not best]
-        chosen.append(best)
+        close = max(1, len(left) - faulty - 2)
+        scores = [
+            np.sum(np.sort(distances[site, [other for other in left if other != site]])[:close])
+            for site in left
+        ]
+        chosen.append(contents[left.pop(int(np.argmin(scores)))])
     return chosen
 
 

@@ -220,6 +220,7 @@ def _private_epochs(
         invented = on_device(_invented(store), device_of(model))
         parameters = used_parameters(model, lambda: output(invented))
         private = KINDS[mechanism.clipping](optimiser, parameters, mechanism, config.batch_size)
+        optimiser.zero_grad()  # gradients of whatever came before are raw
         try:
             for number in numbers:
                 rng = np.random.default_rng(int.from_bytes(derived_key(key, "draws", phase, number)))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from scipy import stats
 from torch import Tensor, nn
 
-from hymate.config import FinetuneConfig, PretrainConfig
+from hymate.config import FinetuneConfig, ModelConfig, PretrainConfig
 from hymate.data.batching import TripletBatch, collate
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
@@ -28,12 +28,14 @@ from hymate.train.averaging import Average
 from hymate.train.checkpoint import load_optimiser, save_optimiser
 from hymate.train.loop import (
     LocalHook,
+    Phase,
     finetune_epochs,
     label_losses,
     labelled,
     make_optimiser,
     pretrain_epochs,
 )
+from hymate.train.noise import SecretNoise, derived_key
 from hymate.train.private import PrivateResult, private_finetune_epochs, private_pretrain_epochs
 from hymate.train.private_optimiser import KINDS, Mechanism
 from tests.hymate.train.planted import FINETUNE, MODEL, PRETRAIN, new_model, planted_store
@@ -122,10 +124,21 @@ def train(
     )
 
 
-def sum_of(phase: str, store: TripletStore, mechanism: Mechanism) -> Tensor:
+def sum_of(
+    phase: str, store: TripletStore, mechanism: Mechanism, *, epoch: int = 0, config: ModelConfig = STILL
+) -> Tensor:
     """The first step's sum of clipped gradients (and noise), everyone drawn, as one vector."""
     watch = Watch()
-    train(phase, new_model(config=STILL), store, mechanism, finetune=ALL, pretrain=ALL_FORECAST, hook=watch)
+    train(
+        phase,
+        new_model(config=config),
+        store,
+        mechanism,
+        finetune=ALL,
+        pretrain=ALL_FORECAST,
+        first_epoch=epoch,
+        hook=watch,
+    )
     gradient = torch.cat([part.flatten() for part in watch.gradients[0].values()])
     return gradient * ALL.batch_size
 
@@ -222,6 +235,24 @@ def test_noise_has_the_deviation_that_is_accounted(
     assert stats.kstest((noise / deviation).numpy(), "norm").pvalue > 1e-4
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_noise_is_of_key_phase_and_epoch(phase: str, store: TripletStore) -> None:
+    """No two epochs have the same, and torch's generator has no part in it."""
+    for epoch in (0, 1):
+        silent = sum_of(phase, store, Mechanism(0.0, 0.02), epoch=epoch)
+        noise = sum_of(phase, store, Mechanism(10.0, 0.02), epoch=epoch) - silent
+        key = derived_key(KEY, "noise", Phase[phase.upper()], epoch)
+        expected = (SecretNoise(key).normal(noise.numel()) * 0.2).float()
+        torch.testing.assert_close(noise, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_and_masks_are_anew_in_each_epoch(store: TripletStore) -> None:
+    first, second = (
+        sum_of("finetune", store, Mechanism(0.0, 1.0), epoch=epoch, config=MODEL) for epoch in (0, 1)
+    )
+    assert float((first - second).norm()) > 0.01 * float(first.norm())
+
+
 def test_steps_without_a_stay_are_noise_alone(store: TripletStore) -> None:
     few = FINETUNE.model_copy(update={"batch_size": 1})
     silent, noisy = Watch(), Watch()
@@ -272,6 +303,8 @@ def test_model_and_optimiser_come_out_as_from_plain_training(phase: str, store: 
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config = FINETUNE if phase == "finetune" else PRETRAIN
     optimiser, other = make_optimiser(model, config), make_optimiser(plain, config)
+    for parameter in model.parameters():  # of an earlier phase
+        parameter.grad = torch.ones_like(parameter)
     result = train(phase, model, store, Mechanism(1.0, 0.1), optimiser=optimiser)
     if phase == "finetune":
         finetune_epochs(plain, store, FINETUNE, other, positive_weight=2.0, seed=0, first_epoch=0, epochs=1)
@@ -294,6 +327,8 @@ def test_model_and_optimiser_come_out_as_from_plain_training(phase: str, store: 
 
 def test_the_hook_sees_the_noised_gradient_and_no_other(store: TripletStore) -> None:
     watch, model = Watch(), new_model()
+    for parameter in model.parameters():  # of an earlier phase, perhaps raw
+        parameter.grad = torch.ones_like(parameter)
     result = train("finetune", model, store, Mechanism(1.0, 1e-9), hook=watch)
     steps = ["before", "gradient", "after"] * result.epochs.steps
     assert watch.calls == [*steps, "epoch"]

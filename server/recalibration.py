@@ -12,8 +12,8 @@ from hymate.protocol import Action, Detail, RecalibrateReply, RecalibrateRequest
 from server.phases import Finetuned, Run, scoring
 from server.rounds import StudyFailure
 
-EXCHANGES = 8
-"""From the cells' start it takes one or two; a site gives sums at most `client.question_limit.MOST_POINTS`
+EXCHANGES = 6
+"""From the cells' start it takes one or two, where a small group tells few cells up to five; a site gives sums at most `client.question_limit.MOST_POINTS`
 times."""
 
 

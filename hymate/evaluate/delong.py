@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hymate.evaluate.estimates import Estimate, Z
+from hymate.evaluate.estimates import CONFIDENCE, Estimate
 from hymate.evaluate.histograms import BINS, Bounded, ScoreCells, midranks
 
 Floats = NDArray[np.float64]
@@ -66,22 +66,32 @@ def _spread_of(component: Floats, counts: NDArray[np.int64]) -> float:
 def auroc_estimate(bounded: Bounded, variance: float, positives: int, negatives: int) -> Estimate:
     """The AUROC with its bound and its interval, symmetric in log odds and so inside (0, 1).
 
+    The quantile is Student's, for the variance is itself estimated (Brunner & Munzel 2000,
+    https://doi.org/10.1002/(SICI)1521-4036(200001)42:1%3C17::AID-BIMJ17%3E3.0.CO;2-U), with one degree of
+    freedom fewer than the smaller class: the least that Satterthwaite's rule can give.
+
     Where nothing varies (a score parts the classes, or almost), the variance is Hanley & McNeil's
-    (https://doi.org/10.1148/radiology.143.1.7063747) half a pair off the edge.
+    (https://doi.org/10.1148/radiology.143.1.7063747), half a stay of the smaller class off the edge.
     """
     low = _log_odds_interval(bounded.lower, variance, positives, negatives)[0]
     high = _log_odds_interval(bounded.upper, variance, positives, negatives)[1]
-    return Estimate(bounded.estimate, (bounded.lower, bounded.upper), (low, high))
+    return Estimate(
+        bounded.estimate,
+        (bounded.lower, bounded.upper),
+        (min(low, bounded.lower), max(high, bounded.upper)),
+    )
 
 
 def log_odds_and_variance(
     auroc: float, variance: float, positives: int, negatives: int
 ) -> tuple[float, float]:
     """Log odds of an AUROC and their variance (delta method); finite also for 0 and 1."""
-    off = 0.5 / (positives * negatives)
-    inside = min(max(auroc, off), 1 - off)
-    least = _hanley_mcneil(inside, positives, negatives) if variance <= 0 or inside != auroc else 0.0
-    return math.log(inside / (1 - inside)), max(variance, least) / (inside * (1 - inside)) ** 2
+    inside, certain = auroc, variance
+    if variance <= 0 or not 0 < auroc < 1:
+        off = 0.5 / min(positives, negatives)
+        inside = min(max(auroc, off), 1 - off)
+        certain = _hanley_mcneil(inside, positives, negatives)
+    return math.log(inside / (1 - inside)), certain / (inside * (1 - inside)) ** 2
 
 
 def _hanley_mcneil(a: float, p: int, n: int) -> float:
@@ -89,7 +99,14 @@ def _hanley_mcneil(a: float, p: int, n: int) -> float:
     return (a * (1 - a) + (p - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (p * n)
 
 
+def _quantile(freedom: int) -> float:
+    # Here: sites import this module, and never ask for an interval.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(max(freedom, 1), 0.5 + CONFIDENCE / 2))
+
+
 def _log_odds_interval(a: float, variance: float, p: int, n: int) -> tuple[float, float]:
     centre, spread = log_odds_and_variance(a, variance, p, n)
-    reach = Z * math.sqrt(spread)
+    reach = _quantile(min(p, n) - 1) * math.sqrt(spread)
     return tuple(1 / (1 + math.exp(-x)) for x in (centre - reach, centre + reach))  # type: ignore[return-value]

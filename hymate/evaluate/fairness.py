@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from hymate.evaluate.cell_bootstrap import DRAWS
 from hymate.evaluate.differences import Comparison, difference, holm, ratio
 from hymate.evaluate.estimates import Estimate
 from hymate.evaluate.federated import AT_THRESHOLD, Fitted, Grid, Part, figures
@@ -43,7 +44,11 @@ class AttributeFairness:
 
 
 def attribute_fairness(
-    parts: Mapping[str, Sequence[Part]], grid: Grid, fitted: Mapping[str, Fitted], least: int = 1
+    parts: Mapping[str, Sequence[Part]],
+    grid: Grid,
+    fitted: Mapping[str, Fitted],
+    least: int = 1,
+    draws: int = DRAWS,
 ) -> AttributeFairness:
     """Figures, gaps and comparisons of an attribute's groups.
 
@@ -51,15 +56,16 @@ def attribute_fairness(
         parts: of every site that told the group, by group.
         fitted: recalibration by group.
         least: fewest positives and negatives of a group with figures; a smaller one is among the others.
+        draws: of the bootstrap (see `figures`).
     """
     told = {
-        name: figures(of if enough(of, least) else [], grid, fitted.get(name, Fitted()))
+        name: figures(of if enough(of, least) else [], grid, fitted.get(name, Fitted()), draws=draws)
         for name, of in parts.items()
     }
     against = {}
     for name in parts:
         others = [part for other, of in parts.items() if other != name for part in of]
-        beside = figures(others if enough(others, least) else [], grid, Fitted(), draws=False)
+        beside = figures(others if enough(others, least) else [], grid, Fitted(), draws=0)
         if len(parts) == 2 and enough(
             others, least
         ):  # then the other group is the others, and its fit theirs

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hymate.evaluate.cell_bootstrap import drawn_figures, with_interval
+from hymate.evaluate.cell_bootstrap import DRAWS, drawn_figures, with_interval
 from hymate.evaluate.delong import auroc_estimate, variance_from_cells
 from hymate.evaluate.estimates import Estimate, Z, exactly, share_between
 from hymate.evaluate.histograms import Bounded, ScoreCells, auroc_over_sites, average_precision, pool
@@ -102,12 +102,12 @@ class Grid:
 
 
 def figures(
-    parts: Sequence[Part], grid: Grid, fitted: Fitted, *, draws: bool = True
+    parts: Sequence[Part], grid: Grid, fitted: Fitted, *, draws: int = DRAWS
 ) -> dict[str, Estimate | None]:
     """Each of `NAMES`; None where the stays do not define it (see `undefined`).
 
     Args:
-        draws: whether to bootstrap; without, average_precision, min_se_ppv and ece have bounds only.
+        draws: of the bootstrap; 0: average_precision, min_se_ppv and ece have bounds only.
     """
     found: dict[str, Estimate | None] = dict.fromkeys(NAMES)
     if not parts:
@@ -165,7 +165,7 @@ def auroc_of(parts: Sequence[Part], bins: int) -> Estimate | None:
     return auroc_estimate(bounded, variance, cells.total_positives, cells.total_negatives)
 
 
-def _ranking(parts: Sequence[Part], cells: ScoreCells, grid: Grid, draws: bool) -> dict[str, Estimate | None]:
+def _ranking(parts: Sequence[Part], cells: ScoreCells, grid: Grid, draws: int) -> dict[str, Estimate | None]:
     bins = grid.bins
     bounded = {
         "average_precision": average_precision(cells, bins),
@@ -176,7 +176,7 @@ def _ranking(parts: Sequence[Part], cells: ScoreCells, grid: Grid, draws: bool) 
     exact = parts[0].average_precision if len(parts) == 1 else None
     if exact is not None:
         bounded["average_precision"] = Bounded(exact, exact, exact)
-    drawn = drawn_figures([part.cells for part in parts], grid.seed, bins) if draws else {}
+    drawn = drawn_figures([part.cells for part in parts], grid.seed, bins, draws) if draws else {}
     found: dict[str, Estimate | None] = {"auroc": auroc_of(parts, bins)}
     for name, figure in bounded.items():
         if figure is not None:

@@ -17,6 +17,8 @@ from hymate.evaluate.histograms import Bounded, ScoreCells
 
 Floats = NDArray[np.float64]
 
+_INNER = np.arange(1, TENTHS) / TENTHS
+
 
 @dataclass(frozen=True)
 class ReliabilityBin:
@@ -71,8 +73,7 @@ def expected_calibration_error(cells: ScoreCells, edges: Floats) -> Bounded | No
     estimate = float(np.abs(gap).sum()) / total
     bounds = np.concatenate([[0.0], edges, [1.0]])
     low, high = bounds[cells.low], bounds[cells.high + 1]
-    last = np.nextafter(high, 0.0)
-    across = _place(low) != _place(np.where(high < 1, last, high))
+    across = np.searchsorted(_INNER, low, side="right") != np.searchsorted(_INNER, high, side="left")
     error = np.minimum(
         cells.positives * (1 - low) + cells.negatives * high, cells.positives + cells.score_sum
     )
@@ -85,5 +86,4 @@ def _counts(cells: ScoreCells) -> NDArray[np.int64]:
 
 
 def _place(scores: Floats) -> NDArray[np.int64]:
-    # A tenth is not a binary number: 0.3 * 10 is 3 and 0.7 * 10 is 7, but 0.29999999999999998 is below.
-    return np.clip((scores * TENTHS).astype(np.int64), 0, TENTHS - 1)
+    return np.searchsorted(_INNER, scores, side="right")

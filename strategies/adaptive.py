@@ -15,7 +15,14 @@ eta by sqrt(1 - beta_2^(t+1)) / (1 - beta_1^(t+1)) in round t = 1, 2, ...
 Defaults. What a coordinate moves in a round is eta times a number near one, whatever the sites sent: eta
 is a length in the space of weights, to be measured against what local training moves them. With AdamW a
 coordinate moves by at most the learning rate a step, 5e-4; over a round of some tens of steps, averaged
-over the sites, by about MEASURED
+over the sites, by about 2e-3 (PhysioNet-2012, four ICU types, third round of fine-tuning: median 1.6e-3,
+root mean square 2.6e-3; the weights' own median is 0.06). So eta is 2e-3 here, for a learning rate of
+5e-4, and is to be changed with it; FedAdagrad, whose steps shrink like 1 / sqrt(t), starts at 6e-3.
+Flower's eta = 0.1, made for SGD, moves every weight by more than it is large. tau is below the usual
+change, 1e-4: with 1e-3 all coordinates would be scaled alike, and slowly, for v begins at tau^2.
+
+The first rounds are slower than FedAvg's, for m begins at 0: FedAdam on that data, from random weights,
+had a tuning AUROC of 0.64 after four rounds, FedAvg 0.73 (one seed).
 """
 
 from __future__ import annotations
@@ -62,11 +69,11 @@ class Adaptive(Algorithm):
     """What the three have in common; each says how its second moment is made."""
 
     class Settings(Algorithm.Settings):
-        server_learning_rate: Positive = 1e-3
+        server_learning_rate: Positive = 2e-3
         """eta: about what a coordinate moves in a round."""
         beta_1: Probability = 0.9
         """How much of the mean change of earlier rounds is kept."""
-        tau: Positive = 1e-3
+        tau: Positive = 1e-4
         """Changes far below it are scaled like each other, those far above all to the same length."""
 
     settings: Settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hymate.frozen import Probability
+from hymate.frozen import Positive, Probability
 from strategies.adaptive import Adaptive, adagrad_moment
 from strategies.change import Vector
 
@@ -13,6 +13,8 @@ class FedAdagrad(Adaptive):
     name = "fedadagrad"
 
     class Settings(Adaptive.Settings):
+        server_learning_rate: Positive = 6e-3
+        """eta: about what a coordinate moves in the first round."""
         beta_1: Probability = 0.0
         """How much of the mean change of earlier rounds is kept; the paper's FedAdagrad keeps none."""
 

@@ -19,9 +19,7 @@ from flwr.serverapp import Grid
 
 from server.app import run_study
 from server.study import StudyConfig
-from strategies.registry import ALGORITHMS
 from tests.in_process import InProcessGrid
-from tests.server.momentum import ServerMomentum
 
 KILLED = 137
 IMPORTED_LATE = ("torch._dynamo", "torch.utils.tensorboard", "sklearn.metrics", "matplotlib.pyplot")
@@ -34,7 +32,6 @@ def carry(folder: Path, sites: list[str], study: StudyConfig, point: Point | Non
     import torch
 
     torch.set_num_threads(1)
-    ALGORITHMS[ServerMomentum.name] = ServerMomentum
     kind, number = point or ("", 0)
     happened = _Countdown(number)
     if kind == "flushed":

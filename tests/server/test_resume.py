@@ -22,7 +22,6 @@ from server.rounds import StudyFailure
 from server.study import StudyConfig, dump_study
 from tests.in_process import InProcessGrid, lay_out, small_study
 from tests.server.broken_off import KILLED, Point, in_process, processes
-from tests.server.momentum import ServerMomentum
 
 MESSAGES = 2 * (3 + 2 + 3 + 1 + 1 + 1)
 """Two sites: describe, statistics, prepare; pretrain, fine-tune; tuning, held out, alone."""
@@ -30,13 +29,12 @@ MESSAGES = 2 * (3 + 2 + 3 + 1 + 1 + 1)
 
 def momentum_study() -> StudyConfig:
     """Two pretraining and three fine-tuning rounds; the server and the sites both have a state to lose."""
-    study = small_study(
+    return small_study(
         pretrain={"rounds": 2, "batch_size": 16},
         finetune={"rounds": 3, "batch_size": 16, "patience": 9},
+        strategy={"name": "fedavgm", "momentum": 0.5},
         evaluation={"local_baseline": True},
     )
-    strategy = study.strategy.model_copy(update={"name": ServerMomentum.name})
-    return study.model_copy(update={"strategy": strategy})
 
 
 @pytest.fixture(scope="module")

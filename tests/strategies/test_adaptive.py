@@ -110,7 +110,7 @@ def test_flower_s_fedadam_is_ours_with_a_corrected_learning_rate() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_under_the_defaults_no_weight_moves_farther_than_local_training_would_move_it(name: str) -> None:
-    """Changes of the size AdamW makes at 5e-4, and ones far larger: a round moves less than 5e-3."""
+    """Changes of the size AdamW makes at 5e-4, and ones far larger: a round moves less than 1e-2."""
     rng = np.random.default_rng(0)
     algorithm = make_algorithm(StrategyConfig(name=name))
     w = np.zeros(100, np.float32)
@@ -118,7 +118,7 @@ def test_under_the_defaults_no_weight_moves_farther_than_local_training_would_mo
         delta = (rng.normal(size=100) * 2e-3 * 10 ** rng.uniform(-2, 2)).astype(np.float32)
         after = algorithm.aggregate(Round(number, 1), {"w": w}, [Update({"w": w + delta}, 1.0)])["w"]
         assert after.dtype == np.float32
-        assert np.abs(np.asarray(after, np.float32) - w).max() < 5e-3
+        assert np.abs(np.asarray(after, np.float32) - w).max() < 1e-2
         w = np.asarray(after, np.float32)
     assert np.abs(w).max() > 1e-3  # and yet it moves
 
@@ -126,5 +126,5 @@ def test_under_the_defaults_no_weight_moves_farther_than_local_training_would_mo
 @pytest.mark.parametrize("name", ALL)
 def test_where_every_site_agrees_the_model_arrives(name: str) -> None:
     hospitals = [Hospital("a", [0.3, -0.2], stays=5), Hospital("b", [0.3, -0.2], [0.5, 2.0])]
-    made = Halves({"name": name, "server_learning_rate": 0.02}, hospitals).run(400)
-    np.testing.assert_allclose(made.point, [0.3, -0.2], atol=2e-3)
+    made = Halves({"name": name, "server_learning_rate": 0.02}, hospitals).run(150)
+    np.testing.assert_allclose(made.point, [0.3, -0.2], atol=0.03)

@@ -126,7 +126,7 @@ def _finetune(study: StudyConfig, folder: Path, job: dict[str, Any]) -> Figures:
     with only_one(folder):
         try:
             run_study(LocalGrid(folder, sites, tamper), study, folder, len(sites), virtual_time())  # type: ignore[arg-type]
-        except StudyFailure as failure:
+        except (InputFault, StudyFailure) as failure:
             if attack == "none":
                 raise
             failed = str(failure)

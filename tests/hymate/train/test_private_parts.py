@@ -62,8 +62,10 @@ def test_noise_is_normal_and_its_keys_alone() -> None:
     again = SecretNoise(derived_key(bytes(32), "noise", 1, 0))
     assert torch.equal(again.normal(100_001), first)
     assert torch.equal(again.normal(3), second)
+    short = SecretNoise(derived_key(bytes(32), "noise", 1, 0)).normal(3)
     for purpose in (("noise", 1, 1), ("noise", 2, 0), ("draws", 1, 0)):
-        assert not torch.equal(SecretNoise(derived_key(bytes(32), *purpose)).normal(3), first[:3])
+        assert not torch.equal(SecretNoise(derived_key(bytes(32), *purpose)).normal(3), short)
+    assert not torch.equal(SecretNoise(derived_key(bytes(31) + b"1", "noise", 1, 0)).normal(3), short)
     with pytest.raises(ValueError, match="32 bytes, not 5"):
         derived_key(b"short", "noise")
 

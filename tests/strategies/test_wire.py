@@ -11,17 +11,23 @@ from pydantic import BaseModel
 from hymate.config import FinetuneConfig, ModelConfig, PretrainConfig, TaskConfig
 from hymate.errors import InputFault
 from hymate.evaluate.histograms import count_scores
+from hymate.evaluation_config import AttributeConfig
 from hymate.protocol import (
     AloneReply,
     AloneRequest,
     Cells,
     DescribeRequest,
+    Detail,
     EvaluateReply,
     EvaluateRequest,
     FinetuneRequest,
+    GroupReport,
+    OwnFit,
     PrepareReply,
     PrepareRequest,
     PretrainRequest,
+    RecalibrateReply,
+    RecalibrateRequest,
     Refusal,
     ScoreReport,
     SiteDescription,
@@ -53,6 +59,25 @@ TRAINING = {
     "seed": 7,
 }
 SCORES = count_scores(np.array([0.0, 1.0, 1.0]), np.array([0.1, 0.6, 0.61]))
+DETAIL = Detail(
+    edges=(0.1, 0.5),
+    threshold=0.5,
+    groups=(AttributeConfig(code="GENDER"), AttributeConfig(code="AGE", name="age", cuts=(65.0,))),
+    pairs=(("GENDER", "age"),),
+)
+GROUP = GroupReport(
+    n=3,
+    positives=2,
+    score_sum=1.1,
+    squared_error_sum=0.3,
+    squared_error_squares=0.1,
+    log_loss_sum=0.7,
+    log_loss_squares=0.2,
+    cells=Cells.of(SCORES),
+)
+TOLD = ScoreReport(
+    n=3, positives=2, own_fit=OwnFit(slope=0.9), groups={"GENDER//F": GROUP}, held_back=("GENDER//M",)
+)
 REPORT = ScoreReport(n=3, positives=2, auroc=1.0, auprc=1.0, log_loss_sum=0.1, cells=Cells.of(SCORES))
 RECORDS: list[BaseModel] = [
     DescribeRequest(task=TaskConfig()),
@@ -73,9 +98,13 @@ RECORDS: list[BaseModel] = [
     ),
     AloneRequest(**TRAINING, pretrain=PretrainConfig(), finetune=FinetuneConfig()),
     EvaluateRequest(**TRAINING, split="held_out"),
+    EvaluateRequest(**TRAINING, split="held_out", detail=DETAIL),
+    RecalibrateRequest(**TRAINING, split="held_out", detail=DETAIL, points={"": [(0.1, 0.9), (0.2, 1.0)]}),
+    RecalibrateReply(site="a", sums={"": [(-1.5, 0.1, 0.2, 3.0, 0.1, 0.2)], "GENDER//F": []}),
     TrainReply(site="a", stays=3, loss=0.1 + 0.2, steps=1, seconds=0.5, received=REPORT),
     AloneReply(site="a", held_out=REPORT, pretrain_epochs=1, finetune_epochs=1, best_epoch=1, seconds=1.0),
     EvaluateReply(site="a", split="tuning", report=REPORT),
+    EvaluateReply(site="a", split="held_out", report=TOLD),
 ]
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hymate.evaluate.calibration import BINS as TENTHS
 from hymate.evaluate.estimates import CONFIDENCE, Estimate
 from hymate.evaluate.histograms import BINS, Bounded, ScoreCells
+from hymate.evaluate.reliability import tenth_of
 
 Floats = NDArray[np.float64]
 
@@ -100,8 +101,7 @@ def _ece(p: Floats, n: Floats, sites: Sequence[ScoreCells]) -> Floats:
     sums = np.concatenate([cells.score_sum for cells in sites if cells.score_sum is not None])
     counts = np.concatenate([cells.positives + cells.negatives for cells in sites])
     mean = sums / counts
-    place = np.clip((mean * TENTHS).astype(np.int64), 0, TENTHS - 1)
-    member = (place[:, None] == np.arange(TENTHS)).astype(np.float64)
+    member = (tenth_of(mean)[:, None] == np.arange(TENTHS)).astype(np.float64)
     gap = ((p + n) * mean - p) @ member
     error: Floats = np.abs(gap).sum(axis=1) / (p + n).sum(axis=1)
     return error

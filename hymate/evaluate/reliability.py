@@ -37,7 +37,7 @@ def reliability_bins(cells: ScoreCells) -> list[ReliabilityBin]:
     """The bins that hold stays; none where the cells have no sums."""
     if cells.score_sum is None:
         return []
-    place = _place(cells.score_sum / _counts(cells))
+    place = tenth_of(cells.score_sum / _counts(cells))
     found = []
     for tenth in range(TENTHS):
         here = place == tenth
@@ -68,7 +68,7 @@ def expected_calibration_error(cells: ScoreCells, edges: Floats) -> Bounded | No
         return None
     counts = _counts(cells)
     total = float(counts.sum())
-    place = _place(cells.score_sum / counts)
+    place = tenth_of(cells.score_sum / counts)
     gap = np.bincount(place, cells.score_sum - cells.positives, minlength=TENTHS)
     estimate = float(np.abs(gap).sum()) / total
     bounds = np.concatenate([[0.0], edges, [1.0]])
@@ -85,5 +85,7 @@ def _counts(cells: ScoreCells) -> NDArray[np.int64]:
     return cells.positives + cells.negatives
 
 
-def _place(scores: Floats) -> NDArray[np.int64]:
-    return np.searchsorted(_INNER, scores, side="right")
+def tenth_of(scores: Floats) -> NDArray[np.int64]:
+    """Which bin each mean score lies in."""
+    # A mean of equal scores may round to just below them.
+    return np.searchsorted(_INNER, scores + 1e-12, side="right")

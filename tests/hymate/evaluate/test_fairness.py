@@ -18,7 +18,7 @@ from hymate.evaluate.fairness import AttributeFairness, adjusted, attribute_fair
 from hymate.evaluate.federated import Grid, Part
 from tests.hymate.evaluate.hospitals import grid_from, part_of, scored
 
-SAMPLES = 100
+SAMPLES = 200
 GROUPS = ("A", "B", "C")
 
 
@@ -138,15 +138,16 @@ def test_a_planted_disparity_is_found_and_its_size_covered(planted: str, shows: 
     true = truth(planted, threshold)
     covered = dict.fromkeys(true, 0)
     seen = dict.fromkeys(true, 0)
-    for seed in range(SAMPLES):
+    for seed in range(1000, 1000 + SAMPLES):
         against = sampled(planted, np.random.default_rng(seed), grid).against_others["C"]
         for name, value in true.items():
             lower, upper = against[name].interval
             assert upper is not None
             covered[name] += lower <= value <= upper
             seen[name] += not lower <= 0 <= upper
-    for name, times in covered.items():
-        assert times >= 0.93 * SAMPLES, (name, times)
+    for name, times in covered.items():  # 0.91 is 2.6 standard errors below 0.95
+        assert times >= (0.93 if name in shows else 0.91) * SAMPLES, (name, times)
+    assert sum(covered.values()) >= 0.93 * SAMPLES * len(covered)
     for name in shows:
         assert abs(true[name]) > 0.04, "something was planted"
         assert seen[name] >= 0.6 * SAMPLES, (name, seen[name])

@@ -66,6 +66,8 @@ def test_rounds_of_one_epoch_take_the_steps_of_one_training(phase: str) -> None:
             def on_gradient(self, model: torch.nn.Module) -> None:
                 rates.append(optimiser.param_groups[0]["lr"])
 
+            def after_step(self, model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None: ...
+
             def after_epoch(self, model: torch.nn.Module) -> None: ...
 
         common = {"seed": 0, "first_epoch": first, "epochs": epochs, "hook": Watch()}

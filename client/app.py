@@ -21,7 +21,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.journal import Event, note
-from client.policy import check_study, check_task
+from client.policy import check_noise, check_study, check_task
 from client.round_limit import count_round
 from client.site import SiteConfig, load_site
 from hymate.errors import InputFault
@@ -160,6 +160,7 @@ def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, ar
 
     check_study(site, request.study, request.run)
     check_task(site, request.task)
+    check_noise(site, noisy=False)  # a round's training adds none yet
     _fix_threads(site)
     weights, beside = apart(arrays)
     model, store = training.received_model(site, request, weights)

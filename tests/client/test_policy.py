@@ -182,6 +182,7 @@ def ask_two_rounds(site_file: Path) -> list[tuple[str, dict[str, object]]]:
             round=number,
             pretrain=PretrainConfig(batch_size=16),
             strategy=StrategyConfig(),
+            privacy=PrivacyConfig(),
         )
         replies.append(ask("train.pretrain", pack(request, weights)))
     return replies

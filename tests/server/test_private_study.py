@@ -12,9 +12,10 @@ import pytest
 import torch
 import yaml
 from flwr.app import ConfigRecord, Message, RecordDict
+from safetensors import safe_open
+from safetensors.torch import save
 
 import client.noise
-import server.app
 from client import cli
 from client.ledger import COUNT, Ledger
 from client.ledger import FILE as LEDGER
@@ -133,8 +134,8 @@ def test_updates_are_noised_declared_and_charged_and_the_report_says_so(
             assert (reply.stays, reply.loss, reply.steps, reply.facts) == (None, None, None, {})
             assert reply.noise == Declaration.of(PrivacyConfig(mode="dp-sgd", target_epsilon=8.0))
             assert (reply.spent is None) == (reply.site == SITES[0])
-        for reply in replies(study, action):
-            assert "metrics" not in reply.content  # no number of stays
+        for message in replies(study, action):
+            assert "metrics" not in message.content  # no number of stays
     for name in SITES:
         entries = charged(study, name)
         assert [(entry.phase, entry.round) for entry in entries] == [
@@ -210,6 +211,35 @@ def test_the_adaptive_norm_goes_on_from_round_to_round(done: Study) -> None:
     assert len({1.0, *kept}) == 3
 
 
+@pytest.mark.parametrize("clipping", ["flat", "adaptive"])
+def test_nothing_is_trained_before_it_is_charged_and_each_training_has_its_own_noise(
+    clipping: str, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story: list[str] = []
+    keys: list[bytes] = []
+
+    class Watched(Ledger):
+        def charge(self, entry: Entry) -> bytes:
+            story.append("charged")
+            return super().charge(entry)
+
+    def watched(epochs: Callable[..., Any]) -> Callable[..., Any]:
+        def training(*given: Any, key: bytes, **named: Any) -> Any:
+            story.append("trained")
+            keys.append(key)
+            return epochs(*given, key=key, **named)
+
+        return training
+
+    monkeypatch.setattr(client.noise, "Ledger", Watched)
+    for name in ("private_pretrain_epochs", "private_finetune_epochs"):
+        monkeypatch.setattr(client.noise, name, watched(getattr(client.noise, name)))
+    study.run(rounds=(1, 2), strategy={"name": "ditto"}, privacy={**NOISE, "clipping": clipping})
+    once, twice = ["charged", "trained"], ["charged", "trained", "trained"]
+    assert story == [*once * 2, *twice * 4]
+    assert len(set(keys)) == len(keys) == 10
+
+
 # --- a round asked again
 
 
@@ -229,6 +259,10 @@ def changed(
     return pack(request, weights(unpack_weights(message.content)))
 
 
+def _numbers(array: Any) -> Any:
+    return np.asarray(array, np.float64)
+
+
 def test_with_other_weights_or_on_another_backend_it_is_another_round(
     done: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,13 +279,43 @@ def test_with_other_weights_or_on_another_backend_it_is_another_round(
     third = unpack_weights(ask_again(done, message).content)
     assert len(charged(done)) == before + 2
     for other in (second, third):  # fresh noise moves far more than what was changed
-        assert max(np.abs(first[name] - other[name]).max() for name in first) > 1e-4
+        assert max(np.abs(_numbers(first[name]) - _numbers(other[name])).max() for name in first) > 1e-4
+
+
+@pytest.mark.parametrize("part", ["layers/", "algorithm/", "norm/", "optimiser/", "residual/"])
+def test_with_anything_else_that_it_remembers_too(
+    part: str, done: Study, hospitals: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"privacy": {**NOISE, "clipping": "adaptive"}}
+    study = done
+    if part == "residual/":
+        study = Study(hospitals, tmp_path / "run")
+        study.run(rounds=ROUNDS, strategy={"compression": ["delta", "top_k"]}, **settings)
+    before, message = charged(study), asked(study, FINETUNE)
+    files = sorted(site_of(study).state.glob("small/*/finetune/*-00001.safetensors"))
+    for path in files:
+        whole = path.read_bytes()
+        arrays = load_arrays(path)
+        names = [name for name in arrays if name.startswith(part) and not name.endswith("/step")]
+        if names:
+            arrays[names[0]] = arrays[names[0]] + 1e-3
+            with safe_open(path, "pt") as file:
+                header = file.metadata()
+            path.write_bytes(save(arrays, header))
+            assert "TrainReply" in str(ask_again(study, message).content.config_records[CONFIG]["kind"])
+            path.write_bytes(whole)
+            break
+    else:
+        raise AssertionError(f"nothing is remembered of {part}")
+    assert len(charged(study)) == len(before) + 1
+    ask_again(study, message)
+    assert len(charged(study)) == len(before) + 1
 
 
 def test_a_study_that_broke_off_goes_on_to_the_same_bits_and_charges_no_round_twice(
     hospitals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server.app.secrets, "token_hex", lambda length: "run")
+    monkeypatch.setattr("server.app.secrets.token_hex", lambda length: "run")
     settings: dict[str, Any] = {"rounds": (2, 2), "privacy": NOISE}
     whole, broken = Study(hospitals, tmp_path / "whole"), Study(hospitals, tmp_path / "broken")
     for name in SITES:  # the same secrets, or their noise would differ

@@ -96,21 +96,20 @@ class NoisyRound:
 
         Args:
             norms: as the last round that counted left them.
-            arrays: all else that the round's steps begin with.
+            arrays: all that the round's steps begin with, the norms among it.
 
         Raises:
             InputFault: the budget, the ledger or the secret does not allow it.
         """
         request, site = self._request, self._site
         self._norms = {name: float(norm) for name, norm in norms.items()}
-        of_norms = {name: np.asarray(norm) for name, norm in self._norms.items()}
         self._key = Ledger(site).charge(
             Entry(
                 study=request.study,
                 run=request.run,
                 phase=self._phase,
                 round=request.round,
-                start=start_of(site, request, of_norms, *arrays, machine=_machine()),
+                start=start_of(site, request, *arrays, machine=_machine()),
                 vocabulary_hash=request.vocabulary_hash,
                 dataset=fingerprint_of(site, request.task),
                 spend=self._spend,

@@ -270,7 +270,10 @@ def test_with_other_weights_or_on_another_backend_it_is_another_round(
     before, message = len(charged(done)), asked(done, FINETUNE)
 
     def moved(arrays: dict[str, Any]) -> dict[str, Any]:
-        return {name: array + np.float32(1e-6) for name, array in arrays.items()}
+        """One number of one layer: nothing of what comes beside the weights."""
+        own = {name: np.array(array) for name, array in arrays.items()}
+        own["norm.weight"][0] += 1e-6
+        return own
 
     first = unpack_weights(ask_again(done, message).content)
     second = unpack_weights(ask_again(done, message, changed(message, FinetuneRequest, moved)).content)
@@ -478,6 +481,7 @@ def test_a_spent_budget_ends_a_site_s_rounds_and_the_others_go_on(study: Study) 
     assert "its privacy budget does not allow this round: epsilon" in refused[0]["reason"]
     spends = [entry.spend for entry in charged(study, SITES[1])]
     assert 0 < len(spends) < 4
+    assert [reply.spent for reply in told_of(study)] == [None] * (4 + len(spends))  # nobody publishes it
     assert epsilon_of(spends, 1e-5) <= 7.0
     assert len(charged(study, SITES[0])) == 4
     assert study.report()["privacy"]["sites"][SITES[1]]["rounds"].get("finetune", 0) == len(spends) - 1

@@ -102,5 +102,17 @@ def test_a_field_that_is_not_on_the_page_is_noticed(sent: Callable[[str], list[M
     assert "TrainReply.loss" not in listed(text.replace("`TrainReply.loss`", ""))
 
 
+def test_a_forecast_error_of_few_people_does_not_leave(tmp_path: Path) -> None:
+    for min_cell, leaves in ((6, True), (7, False)):
+        run = tmp_path / str(min_cell)
+        sites = lay_out(run, 1, stays=60, min_cell=min_cell)  # six of them tuning stays
+        study = small_study(finetune={"rounds": 1, "batch_size": 16})
+        grid = InProcessGrid(run, sites)
+        run_study(cast(Grid, grid), study, run, expected_sites=1, clock=grid.time)
+        found = set().union(*map(fields_of, grid.replies))
+        assert ("TrainReply.received_error" in found) == leaves
+        assert "TrainReply.loss" in found
+
+
 def _origin(reply: Message) -> Message:
     return Message(reply.content, dst_node_id=1, message_type=reply.metadata.message_type)

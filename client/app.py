@@ -23,6 +23,7 @@ from flwr.clientapp import ClientApp
 from client.journal import Event, note
 from client.policy import check_noise, check_study, check_task
 from client.round_limit import count_round
+from client.run_kind import demand_no_noise, demand_same_kind
 from client.site import SiteConfig, load_site
 from hymate.errors import InputFault
 from hymate.ops.allocator import release_memory, reuse_memory
@@ -106,6 +107,8 @@ def _told(reply: RecordDict) -> str:
     record = _record(reply)
     if "loss" not in record:
         return ""
+    if record["loss"] is None:
+        return "trained with noise, "
     return f"loss {record['loss']:.4f} on {record['stays']} stays, "
 
 
@@ -160,7 +163,8 @@ def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, ar
 
     check_study(site, request.study, request.run)
     check_task(site, request.task)
-    check_noise(site, noisy=False)  # a round's training adds none yet
+    check_noise(site, noisy=request.privacy.mode == "dp-sgd")
+    demand_same_kind(site, request)
     _fix_threads(site)
     weights, beside = apart(arrays)
     model, store = training.received_model(site, request, weights)
@@ -196,6 +200,8 @@ def alone(message: Message, context: Context) -> Message:
 
         request = unpack(content, AloneRequest)
         check_study(site, request.study, request.run)
+        check_noise(site, noisy=False)  # its figures are of a model trained without
+        demand_no_noise(site, request)
         _fix_threads(site)
         model, store = training.received_model(site, request, unpack_weights(content))
         return pack(training.train_by_itself(site, request, model, store))

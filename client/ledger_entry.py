@@ -46,13 +46,14 @@ class Entry:
         return hashlib.sha256(content.encode()).hexdigest()
 
 
-def start_of(site: SiteConfig, request: Frozen, *arrays: Weights) -> str:
+def start_of(site: SiteConfig, request: Frozen, *arrays: Weights, machine: str = "") -> str:
     """SHA-256 (hex) of what decides the bits of a round's reply, but for the data and the noise.
 
     Args:
         request: as received: rates, epochs, model, strategy, all of it.
         arrays: weights received; what came beside them; what the site remembers and goes on from (moments
             of the optimiser, own layers, the strategy's memory). All of them, always in the same order.
+        machine: what else decides the last bits of sums.
     """
     digest = hashlib.sha256()
 
@@ -61,6 +62,7 @@ def start_of(site: SiteConfig, request: Frozen, *arrays: Weights) -> str:
 
     add(json.dumps({name: version(name) for name in PROGRAMS}).encode())
     add(str(site.threads).encode())  # it decides the order of sums
+    add(machine.encode())
     add(type(request).__name__.encode())
     add(_canonical(request.model_dump(mode="json")))
     for part in arrays:

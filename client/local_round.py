@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -35,14 +35,18 @@ from strategies.local_layers import PREFIX, InTurn, local_names, put_local, take
 from strategies.registry import make_algorithm
 from strategies.wire import with_beside
 
+if TYPE_CHECKING:  # Opacus is imported where a round takes noise
+    from client.noise import NoisyRound
+
 ALGORITHM = "algorithm/"
 RESIDUAL = "residual/"
-"""Before the names of what the algorithm and the compression remember; own layers have a prefix, too."""
+NORM = "norm/"
+"""Before the names of what algorithm, compression and adaptive clipping remember; so have own layers."""
 
 Weights = Mapping[str, NDArray[np.generic]]
 Phase = Literal["pretrain", "finetune"]
-Train = Callable[[nn.Module, torch.optim.AdamW, LocalHook | None, int, int], EpochResult]
-"""Model, optimiser, hook, first epoch (from 0) and number of epochs."""
+Train = Callable[[nn.Module, torch.optim.AdamW, LocalHook | None, int, int, str], EpochResult]
+"""Model, optimiser, hook, first epoch (from 0), number of epochs and the name of what is trained."""
 
 
 @dataclass
@@ -82,9 +86,11 @@ class Strategist:
         loss: Callable[[], float],
         store: TripletStore,
         score: Callable[[NDArray[np.int64]], NDArray[np.float64]] | None = None,
+        noise: NoisyRound | None = None,
     ) -> Trained:
         """This round: `train` runs its epochs on a model, `loss` and `score` measure the model of this round.
 
+        `noise` is charged before the first step, and no algorithm is told then what the patients' loss is.
         Weights trained on a handful of stays say too much about them: below the site's minimum it refuses.
         """
         if len(store.rows("train")) < self._site.policy.min_cell:
@@ -115,10 +121,21 @@ class Strategist:
             score=score,
             phase=self._phase,
         )
+        if noise is not None:
+            local.loss, local.score = _covered, None
+            noise.charge(
+                _under(NORM, self._remembered),
+                _arrays(model.state_dict()),
+                _arrays(self._sent),
+                _arrays(self._remembered),
+                *(_arrays(self._moments(name)) for name in (self._phase, f"{self._phase}-own")),
+            )
         half.begin(local)
         result = self._epochs(model, hook, train, self._phase)
         local.steps = result.steps
         beside = half.finish(local)
+        if noise is not None and beside.facts:
+            _covered()
         trained = {name: model.state_dict()[name].detach().numpy() for name in received}
         residual = {name: kept.numpy() for name, kept in _under(RESIDUAL, self._remembered).items()}
         arrays, residual = compressed(
@@ -134,6 +151,7 @@ class Strategist:
                 **taken_local(model, self._local),
                 **{ALGORITHM + name: tensor for name, tensor in local.memory.items()},
                 **{RESIDUAL + name: torch.from_numpy(np.asarray(kept)) for name, kept in residual.items()},
+                **{NORM + name: norm for name, norm in (noise.norms if noise is not None else {}).items()},
             },
             folded=request.folded,
             best_round=request.best_round,
@@ -149,10 +167,17 @@ class Strategist:
         if keep:
             memory.restore(model, optimiser, self._request.round)
         epochs = self._config.local_epochs
-        done = train(model, optimiser, hook, (self._request.round - 1) * epochs, epochs)
+        done = train(model, optimiser, hook, (self._request.round - 1) * epochs, epochs, phase)
         if keep:
             memory.remember(model, optimiser, self._request.round)
         return done
+
+    def _moments(self, phase: str) -> dict[str, Tensor]:
+        """What the optimiser of this name goes on from."""
+        if self._strategy.optimiser_state != "keep":
+            return {}
+        memory = OptimiserMemory(self._site, self._request.study, phase, self._request.run)
+        return memory.recall(self._request.round)
 
     def _rounding(self) -> np.random.Generator:
         """Random numbers for this site, phase and round, the same where the round is asked again."""
@@ -205,6 +230,16 @@ def _personal(algorithm: Algorithm, model: HyMaTE, remembered: Mapping[str, Tens
     own = deepcopy(model)
     algorithm.personalise(own, _under(ALGORITHM, remembered))
     return own
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> Arrays:
+    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+
+
+def _covered() -> float:
+    raise InputFault(
+        "strategy", "asks for figures of patients, which no noise covers", "take another algorithm"
+    )
 
 
 def _under(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

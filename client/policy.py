@@ -78,7 +78,8 @@ def _privacy_in_words(privacy: PrivacyPolicy | None) -> str:
     without = "never given" if privacy.demand else "given, and not counted"
     return (
         f"privacy: at most epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all studies together; "
-        f"rounds without noise are {without}"
+        f"rounds without noise are {without}; what a study has cost is "
+        f"{'told to its coordinator' if privacy.publish_epsilon else 'told to nobody'}"
     )
 
 

@@ -39,6 +39,11 @@ class OptimiserMemory:
         load_optimiser(self._path(max(earlier)), model, optimiser)
         return True
 
+    def recall(self, server_round: int) -> dict[str, Tensor]:
+        """What `restore` would load, as arrays; empty where there is nothing."""
+        earlier = [number for number in self._rounds() if number < server_round]
+        return load_arrays(self._path(max(earlier))) if earlier else {}
+
     def remember(self, model: nn.Module, optimiser: torch.optim.Optimizer, server_round: int) -> None:
         """Write the state after this round, then forget all but the last few before it."""
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -38,6 +38,9 @@ from hymate.train.loop import (
     score,
 )
 from strategies.base import Arrays
+
+if TYPE_CHECKING:  # Opacus is imported where a round takes noise
+    from client.noise import NoisyRound
 
 Weights = Mapping[str, NDArray[np.generic]]
 
@@ -73,11 +76,21 @@ def pretrain(
     """Forecast error of the weights received, then this round's epochs of masked forecasting."""
     config, seed = request.pretrain, request.seed
     strategist = Strategist(site, request, model, beside)
-    received = forecast_error(strategist.own_model, store, config, seed)
+    noise = noise_of(site, request, model, store)
+    received = None
+    if len(store.rows("tuning")) >= site.policy.min_cell:  # an error of few is an error of each
+        received = forecast_error(strategist.own_model, store, config, seed)
 
     def train(
-        trained: nn.Module, optimiser: torch.optim.AdamW, hook: LocalHook | None, first: int, epochs: int
+        trained: nn.Module,
+        optimiser: torch.optim.AdamW,
+        hook: LocalHook | None,
+        first: int,
+        epochs: int,
+        name: str,
     ) -> EpochResult:
+        if noise is not None:
+            return noise.pretrain(cast(HyMaTE, trained), optimiser, hook, first, epochs, name)
         return pretrain_epochs(
             cast(HyMaTE, trained),
             store,
@@ -93,8 +106,8 @@ def pretrain(
         measured = forecast_error(model, store, config, seed, "train")
         return math.nan if measured is None else measured
 
-    done = strategist.train(train, loss, store)
-    return _reply(site, done).model_copy(update={"received_error": received}), done.arrays
+    done = strategist.train(train, loss, store, noise=noise)
+    return _reply(site, done, noise).model_copy(update={"received_error": received}), done.arrays
 
 
 def finetune(
@@ -103,11 +116,19 @@ def finetune(
     """Score of the weights received on tuning, then this round's epochs on the label."""
     config, balance = request.finetune, request.positive_weight
     strategist = Strategist(site, request, model, beside)
+    noise = noise_of(site, request, model, store)
     received = report_on(strategist.own_model, store, "tuning", site.policy)
 
     def train(
-        trained: nn.Module, optimiser: torch.optim.AdamW, hook: LocalHook | None, first: int, epochs: int
+        trained: nn.Module,
+        optimiser: torch.optim.AdamW,
+        hook: LocalHook | None,
+        first: int,
+        epochs: int,
+        name: str,
     ) -> EpochResult:
+        if noise is not None:
+            return noise.finetune(cast(HyMaTE, trained), optimiser, hook, first, epochs, name)
         return finetune_epochs(
             cast(HyMaTE, trained),
             store,
@@ -125,12 +146,34 @@ def finetune(
         lambda: label_error(model, store, balance),
         store,
         lambda rows: score(model, store, rows),
+        noise,
     )
-    return _reply(site, done).model_copy(update={"received": received}), done.arrays
+    return _reply(site, done, noise).model_copy(update={"received": received}), done.arrays
 
 
-def _reply(site: SiteConfig, done: Trained) -> TrainReply:
+def noise_of(
+    site: SiteConfig, request: PretrainRequest | FinetuneRequest, model: HyMaTE, store: TripletStore
+) -> NoisyRound | None:
+    """What the study's `privacy:` section asks of this round; None: nothing."""
+    if request.privacy.mode == "none":
+        return None
+    from client.noise import NoisyRound
+
+    return NoisyRound(site, request, model, store)
+
+
+def _reply(site: SiteConfig, done: Trained, noise: NoisyRound | None) -> TrainReply:
     result = done.result
+    if noise is not None:
+        return TrainReply(
+            site=site.name,
+            stays=None,
+            loss=None,
+            steps=None,
+            seconds=round(result.seconds),
+            noise=noise.declaration,
+            spent=noise.spent(),
+        )
     return TrainReply(
         site=site.name,
         stays=result.stays,

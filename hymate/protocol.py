@@ -16,6 +16,7 @@ from pydantic import Field
 from hymate.config import FinetuneConfig, Frozen, MappedCode, ModelConfig, PretrainConfig, TaskConfig
 from hymate.evaluate.histograms import ScoreCells
 from hymate.evaluation_config import AttributeConfig
+from hymate.privacy_config import Clipping, PrivacyConfig
 from hymate.strategy_config import StrategyConfig
 
 
@@ -118,12 +119,55 @@ class GoingOn(Training):
     """... and of pretraining."""
 
 
+class NoisePlan(Frozen):
+    """All training of a study that takes noise: for `target_epsilon` a site works out its noise from it."""
+
+    pretrain: PretrainConfig
+    finetune: FinetuneConfig
+    trainings: dict[Literal["pretrain", "finetune"], int]
+    """How often a site goes through a round's epochs: twice where it also trains a model of its own."""
+
+
+class Declaration(Frozen):
+    """What a site did to every step of a round, as it says; the study's own `privacy:` section, kept.
+
+    Its noise for a `target_epsilon`, and its sampling rate, follow from the number of its patients: they are
+    not told.
+    """
+
+    clipping: Clipping
+    max_grad_norm: float
+    """Where clipping is adaptive: that of the first step."""
+    noise_multiplier: float | None
+    target_epsilon: float | None
+    delta: float
+
+    @classmethod
+    def of(cls, privacy: PrivacyConfig) -> Declaration | None:
+        """What a site declares that did as it was asked; None for a round without noise."""
+        if privacy.mode == "none":
+            return None
+        return cls(**privacy.model_dump(exclude={"mode"}))
+
+
+class Spent(Frozen):
+    """What a study has cost a site's patients so far; only where the site's policy publishes it."""
+
+    epsilon: float | None
+    """None: without bound."""
+    delta: float
+
+
 class RoundRequest(GoingOn):
     """One round of training under a strategy."""
 
     round: int
     """1-based; the site trains epochs (round - 1) * local_epochs + 1 ... round * local_epochs."""
     strategy: StrategyConfig
+    privacy: PrivacyConfig
+    """No default: nobody asks for a round without noise by leaving a word out."""
+    plan: NoisePlan | None = None
+    """Where the round takes noise."""
     best_round: int = 0
     """The round the study would end with as things stand: what a site remembers of it is kept."""
 
@@ -261,14 +305,21 @@ class ScoreReport(Frozen):
 
 
 class TrainReply(Frozen):
-    """One site's round: the weights travel beside it as arrays."""
+    """One site's round: the weights travel beside it as arrays.
+
+    A round with noise leaves out what noise does not cover: `stays`, `loss`, `steps`, `facts`.
+    """
 
     site: str
-    stays: int
+    stays: int | None
     """Stays the site trained on in one epoch: its weight under FedAvg."""
-    loss: float
-    steps: int
+    loss: float | None
+    steps: int | None
     seconds: float
+    """With noise, whole seconds."""
+    noise: Declaration | None = None
+    """None: the round was without noise."""
+    spent: Spent | None = None
     received: ScoreReport | None = None
     """Fine-tuning: the weights *received* this round, scored on tuning before training began."""
     received_error: float | None = None

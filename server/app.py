@@ -121,6 +121,7 @@ def run_study(
             versions=_versions(),
             detail=detail,
             recalibrated=recalibrated,
+            standings=federation.roster.standings,
         )
     )
     write_text(folder / "report.json", json.dumps(report, indent=2))

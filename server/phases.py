@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from hymate.protocol import (
     EvaluateReply,
     EvaluateRequest,
     FinetuneRequest,
+    NoisePlan,
     PrepareReply,
     PrepareRequest,
     PretrainRequest,
@@ -47,6 +48,7 @@ from strategies.registry import is_personal, make_algorithm
 from strategies.screening import LengthCheck
 
 Weights = Mapping[str, NDArray[np.generic]]
+PHASES: tuple[Literal["pretrain", "finetune"], ...] = ("pretrain", "finetune")
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
             round=number,
             pretrain=study.pretrain,
             strategy=strategy,
+            **_noise(study),
             best_round=number - 1,
         )
         done_round = run.federation.train_round(algorithm, Action.PRETRAIN, request, weights, lengths)
@@ -176,8 +179,10 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
             "round",
             round=number,
             rounds=study.pretrain.rounds,
-            loss=_mean([(reply.record.loss, reply.record.stays) for reply in replies]),
-            forecast_error=_mean([(reply.record.received_error, reply.record.stays) for reply in replies]),
+            loss=_mean([(reply.record.loss, done_round.stays[reply.site]) for reply in replies]),
+            forecast_error=_mean(
+                [(reply.record.received_error, done_round.stays[reply.site]) for reply in replies]
+            ),
             slowest_s=max(reply.record.seconds for reply in replies),
             bytes_down=done_round.bytes_down,
             bytes_up=done_round.bytes_up,
@@ -232,6 +237,7 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
             finetune=study.finetune,
             positive_weight=balance,
             strategy=strategy,
+            **_noise(study),
             best_round=best_round,
         )
         received = weights
@@ -248,7 +254,7 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
             "round",
             round=done,
             rounds=study.finetune.rounds,
-            loss=_mean([(reply.record.loss, reply.record.stays) for reply in replies]),
+            loss=_mean([(reply.record.loss, done_round.stays[reply.site]) for reply in replies]),
             slowest_s=max(reply.record.seconds for reply in replies),
             best=best_round,
             bytes_down=done_round.bytes_down,
@@ -359,6 +365,19 @@ def _training(run: Run, vocabulary: Vocabulary) -> dict[str, Any]:
         "vocabulary_hash": vocabulary.hash,
         "seed": study.seed,
     }
+
+
+def _noise(study: StudyConfig) -> dict[str, Any]:
+    """The fields of `protocol.RoundRequest` that say whether and how updates are noised."""
+    if study.privacy.mode == "none":
+        return {"privacy": study.privacy}
+    halves = {phase: make_algorithm(study.strategy.of(phase)).site_half() for phase in PHASES}
+    plan = NoisePlan(
+        pretrain=study.pretrain,
+        finetune=study.finetune,
+        trainings={phase: half.trainings(phase) if half else 1 for phase, half in halves.items()},
+    )
+    return {"privacy": study.privacy, "plan": plan}
 
 
 def _mean(values: list[tuple[float | None, int]]) -> float | None:

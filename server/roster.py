@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from hymate.protocol import PrepareReply, SiteDescription
+from hymate.protocol import Declaration, PrepareReply, SiteDescription, Spent
 from server.participation import ParticipationConfig
 
 
@@ -25,6 +25,12 @@ class Standing(BaseModel):
     """Rounds in which it was not asked, since it was last asked."""
     folded: dict[str, int] = Field(default_factory=dict)
     """Phase -> the last round in which its reply was made part of the model."""
+    noise: Declaration | None = None
+    """What it declared of its updates; all that count declared the same."""
+    noised: dict[str, int] = Field(default_factory=dict)
+    """Phase -> rounds in which an update with noise was made part of the model."""
+    spent: Spent | None = None
+    """The latest that it published."""
 
 
 class Roster:
@@ -111,6 +117,13 @@ class Roster:
     def counted(self, site: str, phase: str, server_round: int) -> None:
         """The site's reply was made part of the model."""
         self._standings[site].folded[phase] = server_round
+
+    def noised(self, site: str, phase: str, declared: Declaration | None, spent: Spent | None) -> None:
+        """What a site said of the noise of an update that was made part of the model."""
+        if declared is not None:
+            standing = self._standings[site]
+            standing.noise, standing.spent = declared, spent or standing.spent
+            standing.noised[phase] = standing.noised.get(phase, 0) + 1
 
     def dump(self) -> dict[str, Any]:
         """Standings by name, as JSON holds them. Node ids are left out: a restart may change them."""

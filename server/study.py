@@ -25,12 +25,13 @@ from hymate.data.cohort.config import SyntheticConfig
 from hymate.data.mapping import with_mapping_lines
 from hymate.evaluation_config import EvaluationConfig
 from hymate.overrides import apply_overrides
+from hymate.privacy_config import PrivacyConfig
 from hymate.strategy_config import StrategyConfig
 from hymate.train.demands import demand_parts, refuse_in_federation
 from server.federation_config import FederationConfig
 from server.participation import ParticipationConfig
 from strategies.local_layers import demand_layers
-from strategies.registry import make_algorithm
+from strategies.registry import demand_under_noise, make_algorithm
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
 
@@ -109,6 +110,7 @@ class StudyConfig(Frozen):
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     strategy: StudyStrategy = StudyStrategy()
+    privacy: PrivacyConfig = PrivacyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     participation: ParticipationConfig = ParticipationConfig()
     simulation: SimulationConfig | None = None
@@ -134,6 +136,16 @@ class StudyConfig(Frozen):
         )
         return self
 
+    @model_validator(mode="after")
+    def _noise_covers_what_is_told(self) -> StudyConfig:
+        self.privacy.demand_soundness(self.finetune)
+        if self.privacy.mode == "dp-sgd" and self.evaluation.local_baseline:
+            raise ValueError(
+                "evaluation.local_baseline tells figures of models trained without noise; "
+                "set it to false under privacy.mode dp-sgd"
+            )
+        return self
+
 
 def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
     """Read and check a study file; `overrides` are 'key.sub=value' as given on a command line."""
@@ -142,6 +154,8 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
     study = _with_mapping(_with_whole_paths(parse(StudyConfig, content, path), path), path)
     for phase in ("pretrain", "finetune"):
         make_algorithm(study.strategy.of(phase), str(path))  # an unknown name or key ends here
+        if study.privacy.mode == "dp-sgd":
+            demand_under_noise(study.strategy.of(phase), str(path))
     return study
 
 

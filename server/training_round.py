@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from hymate.protocol import Action, GoingOn, RoundRequest, TrainReply
+from hymate.protocol import Action, Declaration, GoingOn, RoundRequest, TrainReply
 from server.exchange import Reply
 from server.roster import Roster, Standing
 from strategies.base import Algorithm, Arrays, Round, Update
@@ -37,6 +37,8 @@ class Folded:
     """Of the arrays sent to all sites of the round, before Flower's own headers ..."""
     bytes_up: int
     """... and of those that came back and count."""
+    stays: Mapping[str, int]
+    """Training stays of each site."""
 
 
 def addressed(content: RecordDict, request: GoingOn, phase: str, standing: Standing) -> RecordDict:
@@ -84,11 +86,14 @@ class TrainingRound:
         Raises `InputFault` where its arrays cannot be read, or its site has no weight.
         """
         algorithm, record = self._algorithm, reply.record
+        if undeclared := self._not_as_asked(record):
+            return undeclared
+        stays, steps = self.stays(reply), record.steps or self._nominal_steps(reply)
         sent, beside = apart(unpack_weights(reply.message.content))
         arrays = restored(self._request.strategy.compression, sent, self._shared)
-        fault = fault_of(arrays, self._shared, record.stays)
-        if fault is None and record.steps < 1:
-            fault = f"says that it took {record.steps} steps"
+        fault = fault_of(arrays, self._shared, stays)
+        if fault is None and steps < 1:
+            fault = f"says that it took {steps} steps"
         if fault is None and (wrong := fault_of(beside, algorithm.beside_expected(self._shared), 1.0)):
             fault = f"beside its weights: {wrong}"
         strange = sorted(
@@ -102,8 +107,8 @@ class TrainingRound:
         if fault is None and missing:
             fault = f"lacks the fact '{missing[0]}', which {algorithm.name} needs"
         if fault is None:
-            weight = weight_of(self._request.strategy, reply.site, record.stays, self._positives(reply.site))
-            self._updates[reply.site] = Update(arrays, weight, reply.site, record.steps, beside, record.facts)
+            weight = weight_of(self._request.strategy, reply.site, stays, self._positives(reply.site))
+            self._updates[reply.site] = Update(arrays, weight, reply.site, steps, beside, record.facts)
         return fault
 
     def weight(self, site: str) -> float | None:
@@ -124,10 +129,11 @@ class TrainingRound:
         )
         for reply in replies:
             self._roster.counted(reply.site, self.phase, self.number)
+            self._roster.noised(reply.site, self.phase, reply.record.noise, reply.record.spent)
         down = _bytes(self._content) * len(replies)
         up = sum(_bytes(reply.message.content) for reply in replies)
         weights = {name: next_shared.get(name, array) for name, array in self._weights.items()}
-        return Folded(weights, replies, down, up)
+        return Folded(weights, replies, down, up, {reply.site: self.stays(reply) for reply in replies})
 
     def _lengths_of(self, replies: Sequence[Reply[TrainReply]]) -> dict[str, Lengths]:
         updates = [self._updates[reply.site] for reply in replies]
@@ -137,6 +143,34 @@ class TrainingRound:
             )
             for update in updates
         }
+
+    def _not_as_asked(self, record: TrainReply) -> str | None:
+        """Whether the round took the noise that was asked for: an update without never counts."""
+        wanted = Declaration.of(self._request.privacy)
+        if record.noise != wanted:
+            if wanted is None:
+                return "declares noise, and the study takes none"
+            said = "other noise than the study's" if record.noise else "no noise"
+            return f"declares {said}: only updates with the study's own noise count"
+        raw = [name for name in ("stays", "loss", "steps") if getattr(record, name) is not None]
+        raw += ["facts"] if record.facts else []
+        if wanted is not None and raw:
+            return f"tells its {raw[0]}, which no noise covers"
+        if wanted is None and (lacks := {"stays", "loss", "steps"} - set(raw)):
+            return f"lacks its {min(lacks)}"
+        return None
+
+    def stays(self, reply: Reply[TrainReply]) -> int:
+        """Training stays of a site: as it says with its update or, of one with noise, as it said before."""
+        if reply.record.stays is not None:
+            return reply.record.stays
+        description = self._roster.standings[reply.site].description
+        return (description.splits["train"].stays if description else None) or 1
+
+    def _nominal_steps(self, reply: Reply[TrainReply]) -> int:
+        """About as many as a site with so many stays takes: only how long its update is depends on it."""
+        phase = getattr(self._request, self.phase)
+        return int(phase.local_epochs * math.ceil(self.stays(reply) / phase.batch_size))
 
     def _positives(self, site: str) -> int | None:
         description = self._roster.standings[site].description

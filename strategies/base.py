@@ -101,6 +101,15 @@ class Beside:
 class SiteHalf:
     """What a site does in one round, beside plain training: a `LocalHook` with a beginning and an end."""
 
+    noised_only: ClassVar[bool] = False
+    """Whether all that it sends, remembers and does to weights is made of weights, of what the server's half
+    sent and of `p.grad` in `on_gradient`, which a round with noise has noised before. Where it is not, there
+    are no rounds with noise."""
+
+    def trainings(self, phase: Literal["pretrain", "finetune"]) -> int:
+        """How often it has this round's steps taken, the shared model's own included."""
+        return 1
+
     def begin(self, local: LocalRound) -> None:
         """The weights were received, and no step was taken."""
 
@@ -137,6 +146,8 @@ class Algorithm(ABC):
     """Why updates must not be made sparse (`top_k`); empty where they may."""
     weights_unused: ClassVar[str] = ""
     """Why the sites' weights make no difference; empty where they do."""
+    needs_raw: ClassVar[str] = ""
+    """What its server's half needs to know of a site that no noise covers; empty where nothing."""
 
     class Settings(Frozen):
         """Keys of `strategy:` besides those that every algorithm has."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -56,6 +56,11 @@ class Ditto(FedAvg):
 
 class OwnModel(SiteHalf):
     """Trains the site's own model before the shared one."""
+
+    noised_only = True
+
+    def trainings(self, phase: Literal["pretrain", "finetune"]) -> int:
+        return 2 if phase == "finetune" else 1
 
     def __init__(self, strength: float) -> None:
         self._strength = strength

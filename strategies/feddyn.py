@@ -94,6 +94,8 @@ class FedDyn(Algorithm):
 class Regularised(SiteHalf):
     """The linear and the proximal term, on the gradient."""
 
+    noised_only = True
+
     def __init__(self, alpha: float) -> None:
         self._alpha = alpha
         self._received: Mapping[str, Tensor] = {}

@@ -34,6 +34,7 @@ class FedNova(Algorithm):
     """FedAvg of what each site moved in one step."""
 
     name = "fednova"
+    needs_raw = "the number of steps each site took, which tells how many patients it has"
 
     def aggregate(self, round: Round, current: Arrays, updates: Sequence[Update]) -> Arrays:
         changes = [change_of(update, current) for update in updates]

@@ -41,6 +41,8 @@ def pull(
 class NearTheReceived(SiteHalf):
     """A proximal step towards the weights received after every step of the optimiser."""
 
+    noised_only = True
+
     def __init__(self, strength: float) -> None:
         self._strength = strength
         self._received: Mapping[str, Tensor] = {}

@@ -60,6 +60,26 @@ def algorithm_called(name: str, source: str = "study") -> type[Algorithm]:
     return kind
 
 
+def demand_under_noise(strategy: StrategyConfig, source: str = "study") -> None:
+    """Raise `InputFault` where the algorithm needs of a site what noise on gradients does not cover.
+
+    Whoever does not say that its site's half is made for it, is refused.
+    """
+    algorithm = make_algorithm(strategy, source)
+    half, told = algorithm.site_half(), sorted(algorithm.facts_expected())
+    why = algorithm.needs_raw
+    if told:
+        why = f"'{told[0]}' of each site's patients"
+    elif half is not None and not half.noised_only:
+        why = "more of a site than its noised gradients"
+    if why:
+        raise InputFault(
+            source,
+            f"strategy {strategy.name} needs {why}, which no noise covers",
+            "take fedavg, fedprox, scaffold or another algorithm under privacy.mode dp-sgd",
+        )
+
+
 def is_personal(strategy: StrategyConfig) -> bool:
     """Whether a site's own model differs from the shared one."""
     return bool(strategy.local_layers) or algorithm_called(strategy.name).personal

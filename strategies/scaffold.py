@@ -87,6 +87,8 @@ class Scaffold(Algorithm):
 class Corrected(SiteHalf):
     """Gradients corrected on their way to the optimiser, and summed as they were before."""
 
+    noised_only = True
+
     def __init__(self) -> None:
         self._own: dict[str, Tensor] = {}
         self._correction: dict[str, Tensor] = {}

@@ -95,6 +95,12 @@ def load_train_config(
     apply_overrides(content, overrides)
     if isinstance(content.get("data"), str):
         content["data"] = [content["data"]]
+    if "privacy" in content:
+        raise InputFault(
+            path,
+            "key 'privacy' is for studies: `hymate train` adds no noise",
+            "leave it out, or run a study of one site with hymate-simulate",
+        )
     config = parse(TrainConfig, content, path)
     folder = path.resolve().parent
     found = tuple(each.resolve() for each in data) or tuple((folder / each).resolve() for each in config.data)

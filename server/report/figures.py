@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hymate.data.statistics import SiteStatistics
@@ -20,7 +20,9 @@ from server.pooled import pooled_figures
 from server.recalibration import Recalibrated
 from server.report.fairness import fairness_section
 from server.report.performance import performance_section
+from server.report.privacy import privacy_section
 from server.report.vocabulary import vocabulary_section
+from server.roster import Standing
 from server.study import StudyConfig
 from strategies.registry import is_personal
 
@@ -46,6 +48,7 @@ class Outcome:
     detail: Detail
     """What the held-out figures have in common."""
     recalibrated: Mapping[str, Recalibrated]
+    standings: Mapping[str, Standing] = field(default_factory=dict)
 
 
 def build_report(outcome: Outcome) -> dict[str, Any]:
@@ -115,6 +118,7 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
         },
         "vocabulary": vocabulary_section(outcome.vocabulary, outcome.statistics, outcome.prepared),
         "participation": _participation(outcome.participation),
+        "privacy": privacy_section(outcome.study.privacy, outcome.standings),
         "timings": dict(outcome.timings),
         "versions": dict(outcome.versions),
     }

@@ -24,6 +24,7 @@ from hymate.config import FinetuneConfig, ModelConfig, TaskConfig
 from hymate.data.cohort.config import SyntheticConfig
 from hymate.data.meds import MedsDataset
 from hymate.errors import InputFault
+from hymate.privacy_config import PrivacyConfig
 from hymate.protocol import Action, FinetuneRequest, TrainReply
 from hymate.strategy_config import StrategyConfig
 from server.study import load_study
@@ -116,6 +117,7 @@ def exchange(received: dict[str, Any], trained: dict[str, Any], action: Action) 
         finetune=FinetuneConfig(),
         positive_weight=1.0,
         strategy=StrategyConfig(),
+        privacy=PrivacyConfig(),
         best_round=0,
     )
     asked = Message(pack(request, received), dst_node_id=1, message_type=action)

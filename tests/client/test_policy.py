@@ -140,6 +140,7 @@ def ask_two_rounds(site_file: Path) -> list[tuple[str, dict[str, object]]]:
     from hymate.data.statistics import SiteStatistics
     from hymate.data.vocabulary import build_vocabulary
     from hymate.model.hymate import build_model
+    from hymate.privacy_config import PrivacyConfig
     from hymate.protocol import PrepareRequest, PretrainRequest, StatisticsRequest
     from hymate.strategy_config import StrategyConfig
     from strategies.wire import pack
@@ -182,6 +183,7 @@ def ask_two_rounds(site_file: Path) -> list[tuple[str, dict[str, object]]]:
             round=number,
             pretrain=PretrainConfig(batch_size=16),
             strategy=StrategyConfig(),
+            privacy=PrivacyConfig(),
         )
         replies.append(ask("train.pretrain", pack(request, weights)))
     return replies

@@ -12,6 +12,7 @@ from hymate.config import FinetuneConfig, ModelConfig, PretrainConfig, TaskConfi
 from hymate.errors import InputFault
 from hymate.evaluate.histograms import count_scores
 from hymate.evaluation_config import AttributeConfig
+from hymate.privacy_config import PrivacyConfig
 from hymate.protocol import (
     AloneReply,
     AloneRequest,
@@ -92,9 +93,16 @@ RECORDS: list[BaseModel] = [
     StatisticsReply(site="a", statistics="{}"),
     PrepareRequest(task=TaskConfig(), vocabulary="{}", vocabulary_hash="00"),
     PrepareReply(site="a", vocabulary_hash="00", unknown_codes=1, seconds=0.1),
-    PretrainRequest(**TRAINING, round=1, pretrain=PretrainConfig(), strategy=StrategyConfig()),
+    PretrainRequest(
+        **TRAINING, round=1, pretrain=PretrainConfig(), strategy=StrategyConfig(), privacy=PrivacyConfig()
+    ),
     FinetuneRequest(
-        **TRAINING, round=2, finetune=FinetuneConfig(), positive_weight=3.3, strategy=StrategyConfig()
+        **TRAINING,
+        round=2,
+        finetune=FinetuneConfig(),
+        positive_weight=3.3,
+        strategy=StrategyConfig(),
+        privacy=PrivacyConfig(),
     ),
     AloneRequest(**TRAINING, pretrain=PretrainConfig(), finetune=FinetuneConfig()),
     EvaluateRequest(**TRAINING, split="held_out"),

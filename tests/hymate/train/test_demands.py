@@ -44,6 +44,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"finetune": {"positive_weight": "often"}}, "finetune.positive_weight"),
     ({"ensemble": 0}, "ensemble"),
+    ({"privacy": {"mode": "none"}}, "`hymate train` adds no noise"),
 ]
 
 

@@ -1,0 +1,119 @@
+"""docs/privacy.md lists every field of every reply of a site; nothing else leaves, with noise and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import yaml
+from flwr.app import Array, Message
+from flwr.serverapp import Grid
+
+from hymate.protocol import TrainReply
+from server.app import run_study
+from strategies.wire import ARRAYS, named, pack, unpack
+from tests.in_process import InProcessGrid, lay_out, small_study
+from tests.server.leaving import NEVER, PAGE, fields_of, listed, possible
+
+NOISE = {"mode": "dp-sgd", "noise_multiplier": 1.0}
+STUDIES: dict[str, dict[str, Any]] = {
+    "without noise": {
+        "strategy": {"name": "fairfed", "group": "GENDER//F"},
+        "evaluation": {"local_baseline": True, "groups": ["GENDER"]},
+    },
+    "scaffold without noise": {"strategy": {"name": "scaffold", "compression": ["delta"]}},
+    "with noise": {
+        "privacy": NOISE,
+        "strategy": {"name": "scaffold", "local_layers": ["head"]},
+        "evaluation": {"groups": ["GENDER"]},
+    },
+    "with noise, compressed": {"privacy": NOISE, "strategy": {"compression": ["delta", "top_k", "int8"]}},
+}
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Message]]:
+    """Every reply of all sites in a whole study; each study is run once."""
+    kept: dict[str, list[Message]] = {}
+    folder = tmp_path_factory.mktemp("what-leaves")
+
+    def of(name: str) -> list[Message]:
+        if name not in kept:
+            run = folder / name.replace(" ", "-")
+            sites = lay_out(run, 2, stays=120)
+            file = run / "sites" / sites[0] / "site.yaml"
+            site = yaml.safe_load(file.read_text())
+            site["policy"]["privacy"] = {"epsilon": 99.0, "publish_epsilon": True}
+            file.write_text(yaml.safe_dump(site))
+            grid = InProcessGrid(run, sites)
+            run_study(cast(Grid, grid), small_study(**STUDIES[name]), run, expected_sites=2, clock=grid.time)
+            kept[name] = grid.replies
+        return kept[name]
+
+    return of
+
+
+def test_the_page_lists_every_field_there_is_and_no_other() -> None:
+    assert set(listed(PAGE.read_text(encoding="utf-8"))) == possible()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_nothing_leaves_that_the_page_does_not_allow(name: str, sent: Callable[[str], list[Message]]) -> None:
+    rows = listed(PAGE.read_text(encoding="utf-8"))
+    allowed = {
+        field
+        for field, row in rows.items()
+        if not (row.with_noise if "privacy" in STUDIES[name] else row.without_noise).startswith(NEVER)
+    }
+    for reply in sent(name):
+        assert fields_of(reply) <= allowed
+
+
+def test_what_the_page_allows_does_leave_in_these_studies(sent: Callable[[str], list[Message]]) -> None:
+    """But for what only some studies have; so that the test above looks at more than a few fields."""
+    rows = listed(PAGE.read_text(encoding="utf-8"))
+    seldom = {"Declaration.target_epsilon", "PrepareReply.outside", "Refusal.site", "Refusal.reason"}
+    seldom |= {"ScoreReport.held_back"}
+    for noisy in (False, True):
+        found = set().union(
+            *(
+                fields_of(reply)
+                for name, settings in STUDIES.items()
+                if ("privacy" in settings) == noisy
+                for reply in sent(name)
+            )
+        )
+        said = {name: row.with_noise if noisy else row.without_noise for name, row in rows.items()}
+        due = {name for name, words in said.items() if not words.startswith(NEVER)} - seldom
+        assert due <= found, sorted(due - found)
+
+
+def test_a_field_that_is_not_on_the_page_is_noticed(sent: Callable[[str], list[Message]]) -> None:
+    reply = next(reply for reply in sent("with noise") if reply.metadata.message_type == "train.pretrain")
+    record = unpack(reply.content, TrainReply)
+    loose = Message(pack(record.model_copy(update={"loss": 0.5}), {}), reply_to=_origin(reply))
+    assert "TrainReply.loss" in fields_of(loose)
+    extra = named(reply.content)
+    extra.array_records[ARRAYS]["beside/rows"] = Array(np.zeros(3))
+    assert "arrays: beside" in fields_of(Message(extra, reply_to=_origin(reply)))
+    text = PAGE.read_text(encoding="utf-8")
+    assert "TrainReply.loss" not in listed(text.replace("`TrainReply.loss`", ""))
+
+
+def test_a_forecast_error_of_few_people_does_not_leave(tmp_path: Path) -> None:
+    for min_cell, leaves in ((6, True), (7, False)):
+        run = tmp_path / str(min_cell)
+        sites = lay_out(run, 1, stays=60, min_cell=min_cell)  # six of them tuning stays
+        study = small_study(finetune={"rounds": 1, "batch_size": 16})
+        grid = InProcessGrid(run, sites)
+        run_study(cast(Grid, grid), study, run, expected_sites=1, clock=grid.time)
+        found = set().union(*map(fields_of, grid.replies))
+        assert ("TrainReply.received_error" in found) == leaves
+        assert "TrainReply.loss" in found
+
+
+def _origin(reply: Message) -> Message:
+    return Message(reply.content, dst_node_id=1, message_type=reply.metadata.message_type)

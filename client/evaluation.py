@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.group_reports import barriers, told_groups
+from client.group_reports import barriers, own_fit, told_groups
 from client.policy import publishable
 from client.site import Policy, SiteConfig
 from hymate.data.store import TripletStore
@@ -17,14 +17,13 @@ from hymate.evaluate.edges import first_edges
 from hymate.evaluate.group_cells import Scored
 from hymate.evaluate.histograms import count_between, join_small_cells
 from hymate.evaluate.metrics import auroc, average_precision, log_losses, squared_error_sum
-from hymate.evaluate.recalibration import STEEPEST, fit_rows, log_odds, sums_at
+from hymate.evaluate.recalibration import STEEPEST, log_odds, sums_at
 from hymate.model.hymate import HyMaTE
 from hymate.protocol import (
     Cells,
     Detail,
     EvaluateReply,
     EvaluateRequest,
-    OwnFit,
     RecalibrateReply,
     RecalibrateRequest,
     ScoreReport,
@@ -96,7 +95,6 @@ def report_of(found: ScoredSplit, policy: Policy, detail: Detail | None) -> Scor
     if detail is None:
         return report
     certain = auroc_and_variance(labels, scores, found.subjects)
-    slope, level = fit_rows(labels, scores, "slope"), fit_rows(labels, scores, "intercept")
     scored = Scored(labels, scores, cells, np.searchsorted(detail.edges, scores, side="right"))
     groups = told_groups(scored, found.store, found.rows, policy, detail)
     return report.model_copy(
@@ -105,12 +103,7 @@ def report_of(found: ScoredSplit, policy: Policy, detail: Detail | None) -> Scor
             "score_sum": float(scores.sum()),
             "squared_error_squares": float(np.square(errors).sum()),
             "log_loss_squares": float(np.square(losses).sum()),
-            "own_fit": OwnFit(
-                slope=slope.value,
-                slope_error=slope.standard_error,
-                intercept=level.value,
-                intercept_error=level.standard_error,
-            ),
+            "own_fit": own_fit(labels, scores),
             "groups": groups.reports,
             "held_back": tuple(groups.held_back),
         }

@@ -15,6 +15,7 @@ modules may have the same names.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import logging
 import os
 import random
@@ -38,11 +39,13 @@ LIBRARIES: tuple[str, ...] = (
     "flwr.supernode.runtime.run_clientapp",
     "pydantic",
     "safetensors.torch",
-    "sklearn.metrics",
     "torch",
     "torch._dynamo",
     "yaml",
 )
+SCORES = "sklearn.metrics"
+"""Imported beforehand only where pandas is not installed: it would bring it along, pandas brings pyarrow,
+and that starts a thread."""
 OWN: tuple[str, ...] = ("client.app", "client.evaluation", "client.training", "strategies.registry")
 NAME = "flwr-clientapp"
 PR_SET_NAME = 15
@@ -125,6 +128,12 @@ def work(task: dict[str, Any]) -> None:
     run_clientapp.run_clientapp(**task)
 
 
+def libraries(*, own: bool) -> tuple[str, ...]:
+    """What the process that is forked imports beforehand."""
+    scores = () if importlib.util.find_spec("pandas") else (SCORES,)
+    return LIBRARIES + scores + (OWN if own else ())
+
+
 def forget_randomness() -> None:
     """What a new process draws from the machine must not be the same in every fork."""
     import numpy as np
@@ -138,10 +147,10 @@ def main() -> None:
     from flwr.supercore.cli import flower_superexec
     from flwr.supercore.superexec import run_superexec
 
-    modules = LIBRARIES
-    if "--own" in sys.argv:
+    own = "--own" in sys.argv
+    if own:
         sys.argv.remove("--own")
-        modules += OWN
+    modules = libraries(own=own)
     if "get_executor" in vars(run_superexec):
         try:
             forking = ForkingExecutor(modules)

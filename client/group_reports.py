@@ -15,7 +15,8 @@ from hymate.evaluate.group_cells import Scored, ToldGroups, one_attribute, two_a
 from hymate.evaluate.group_members import members
 from hymate.evaluate.merging import large_enough
 from hymate.evaluate.metrics import log_losses
-from hymate.protocol import Cells, Detail, GroupReport
+from hymate.evaluate.recalibration import fit_rows
+from hymate.protocol import Cells, Detail, GroupReport, OwnFit
 
 
 @dataclass
@@ -90,5 +91,18 @@ def _report(
         auroc_variance=None if own is None else own[1],
         others_auroc=None if others is None else others[0],
         others_variance=None if others is None else others[1],
+        own_fit=own_fit(labels, scores),
         cells=Cells.of(told.cells(scored, group), sums=True),
+    )
+
+
+def own_fit(labels: NDArray[np.float64], scores: NDArray[np.float64]) -> OwnFit:
+    """The recalibration of these stays by themselves."""
+    sloped, level = fit_rows(labels, scores, "slope"), fit_rows(labels, scores, "intercept")
+    return OwnFit(
+        slope=sloped.value,
+        level=None if sloped.value is None else sloped.point[0],
+        slope_error=sloped.standard_error,
+        intercept=level.value,
+        intercept_error=level.standard_error,
     )

@@ -250,6 +250,8 @@ class OwnFit(Frozen):
     """A site's own recalibration: slope and calibration in the large, with standard errors; None: none."""
 
     slope: float | None = None
+    level: float | None = None
+    """The intercept that goes with the slope: where the pooled fit begins."""
     slope_error: float | None = None
     intercept: float | None = None
     intercept_error: float | None = None
@@ -271,6 +273,7 @@ class GroupReport(Frozen):
     others_auroc: float | None = None
     """Of all other stays of the site; None where they have too few of a class."""
     others_variance: float | None = None
+    own_fit: OwnFit | None = None
     cells: Cells
 
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from hymate.data.vocabulary import Vocabulary
-from hymate.evaluate.recalibration import Sums, start_from_cells
-from hymate.protocol import Action, Detail, RecalibrateReply, RecalibrateRequest, ScoreReport
+from hymate.evaluate.recalibration import Fit, Kind, Sums, start_from_cells
+from hymate.protocol import (
+    Action,
+    Detail,
+    GroupReport,
+    OwnFit,
+    RecalibrateReply,
+    RecalibrateRequest,
+    ScoreReport,
+)
 from server.phases import Finetuned, Run, scoring
 from server.rounds import StudyFailure
 
 EXCHANGES = 6
-"""From the cells' start it takes one or two, where a small group tells few cells up to five; a site gives sums at most `client.question_limit.MOST_POINTS`
-times."""
+"""From the sites' own fits it takes two or three, more where few positives nearly part from the rest; a site
+gives sums at most `client.question_limit.MOST_POINTS` times."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +38,18 @@ class Recalibrated:
 class Recalibration:
     """The fits of all stays ("") and of every group told, on their way."""
 
-    def __init__(self, reports: Mapping[str, ScoreReport]) -> None:
-        cells: dict[str, list[Any]] = {"": []}
+    def __init__(self, reports: Mapping[str, ScoreReport], least: int = 1) -> None:
+        """Args: least: fewest positives and negatives of a group that is fitted."""
+        told: dict[str, list[ScoreReport | GroupReport]] = {"": []}
         for report in reports.values():
             if report.cells is not None:
-                cells[""].append(report.cells.arrays())
+                told[""].append(report)
             for name, group in report.groups.items():
-                cells.setdefault(name, []).append(group.cells.arrays())
+                told.setdefault(name, []).append(group)
         self._fits = {
-            name: (start_from_cells(of, "slope"), start_from_cells(of, "intercept"))
-            for name, of in cells.items()
+            name: (_start(of, "slope"), _start(of, "intercept"))
+            for name, of in told.items()
+            if name == "" or _fewest(of) >= least
         }
         self._sites: dict[str, tuple[str, ...]] = {}
 
@@ -98,7 +107,7 @@ def recalibrate(
             name: Recalibrated(**{**facts, "sites": tuple(facts["sites"])})
             for name, facts in saved.facts.items()
         }
-    fitting = Recalibration(reports)
+    fitting = Recalibration(reports, run.study.evaluation.min_group)
     for _ in range(EXCHANGES):
         points = fitting.points
         if not points:
@@ -118,6 +127,36 @@ def recalibrate(
 
 
 _NOTHING = Sums(0.0, (0.0, 0.0), (0.0, 0.0, 0.0))
+
+
+def _fewest(reports: Sequence[ScoreReport | GroupReport]) -> int:
+    """Stays of the smaller class."""
+    positives = sum(report.positives or 0 for report in reports)
+    return min(positives, sum(report.n or 0 for report in reports) - positives)
+
+
+def _start(reports: Sequence[ScoreReport | GroupReport], kind: Kind) -> Fit:
+    """Where the fit of these stays begins: at the mean of the sites' own, by how sure they are; from the
+    cells where no site has one."""
+    fit = start_from_cells([report.cells.arrays() for report in reports if report.cells is not None], kind)
+    weighted = [
+        (point, 1 / error**2)
+        for report in reports
+        if (own := report.own_fit) is not None
+        and (error := own.slope_error if kind == "slope" else own.intercept_error)
+        and (point := _point(own, kind)) is not None
+    ]
+    total = sum(weight for _, weight in weighted)
+    if fit.state == "none" or not total:
+        return fit
+    a, b = (sum(point[i] * weight for point, weight in weighted) / total for i in (0, 1))
+    return Fit(kind, (a, b))
+
+
+def _point(own: OwnFit, kind: Kind) -> tuple[float, float] | None:
+    if kind == "intercept":
+        return None if own.intercept is None else (own.intercept, 1.0)
+    return None if own.slope is None or own.level is None else (own.level, own.slope)
 
 
 def _sums(of: tuple[float, float, float, float, float, float]) -> Sums:

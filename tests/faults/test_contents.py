@@ -67,7 +67,7 @@ def another_vocabulary(reply: Message) -> RecordDict:
 FAULTS: list[tuple[str, Change, str]] = [
     ("train.pretrain", changed(not_a_number), "holds values that are not finite"),
     ("train.pretrain", changed(another_shape), "expected float32"),
-    ("train.pretrain", changed(far_away), "times as long per step as the study's median"),
+    ("train.pretrain", changed(far_away), "times as long as the study's median"),
     ("query.prepare", another_vocabulary, "agreed to vocabulary ffffffffffff, the study's is"),
 ]
 

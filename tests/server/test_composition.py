@@ -153,7 +153,7 @@ def test_a_round_asked_again_gives_the_same_bits(study: Study) -> None:
 @pytest.mark.parametrize(
     "strategy",
     [
-        {"name": "fedavg", "compression": ["fp16"], "local_layers": ["norms"], "local_layers_first": 1},
+        {"name": "fedavg", "compression": ["fp16"], "local_layers": ["norms"]},
         {"name": "scaffold", "compression": ["delta"], "local_layers": ["head"]},
         {"name": "median", "compression": ["delta", "int8"]},
         {"name": "flower.FedMedian", "compression": ["delta", "fp16"]},

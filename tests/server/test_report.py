@@ -24,6 +24,7 @@ def report(**changes: Any) -> dict[str, Any]:
         "seed": 0,
         "task": "in_hospital_mortality",
         "strategy": "fedavg",
+        "personal": False,
         "sites": {
             "north": site,
             "south": {**site, "positives": None, "auroc": None, "auprc": None, "brier": None},

@@ -88,7 +88,8 @@ class TrainingRound:
         algorithm, record = self._algorithm, reply.record
         if undeclared := self._not_as_asked(record):
             return undeclared
-        stays, steps = self.stays(reply), record.steps or self._nominal_steps(reply)
+        stays = self.stays(reply)
+        steps = self._nominal_steps(reply) if record.steps is None else record.steps
         sent, beside = apart(unpack_weights(reply.message.content))
         arrays = restored(self._request.strategy.compression, sent, self._shared)
         fault = fault_of(arrays, self._shared, stays)

@@ -16,20 +16,23 @@ from flwr.serverapp import Grid, ServerApp
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.protocol import AloneReply, DescribeRequest
-from server import phases
 from server.checkpoint import PHASES, Checkpoints, save_study_model
 from server.detail import agreed_detail
 from server.exchange import Clock
 from server.journal import METRICS, PARTICIPATION, Journal, write_status
 from server.participation import ParticipationConfig
 from server.phase_clock import PhaseClock
+from server.phases import agree_vocabulary, describe, first_model, weights_of
 from server.recalibration import recalibrate
 from server.report.figures import Outcome, build_report
 from server.report.page import render_page
 from server.resume import only_one
 from server.rounds import Federation, StudyFailure
+from server.run import Run
+from server.scoring_phases import evaluate, train_alone
 from server.short_waits import shorten_waits
 from server.study import StudyConfig, dump_study, load_study
+from server.training_phases import finetune, pretrain
 
 app = ServerApp()
 
@@ -70,7 +73,7 @@ def run_study(
     federation.roster.restore(stands["sites"])
     laps = PhaseClock(stands["seconds"])
     run_id = stands["run"] or secrets.token_hex(8)
-    run = phases.Run(study, folder, federation, journal, checkpoints, laps, run_id)
+    run = Run(study, folder, federation, journal, checkpoints, laps, run_id)
     for note in checkpoints.notes:
         journal.metric("resume", "note", text=note)
     if last:
@@ -84,25 +87,25 @@ def run_study(
             journal.metric(phase, "began")
 
     begin("describe")
-    phases.describe(run)
+    describe(run)
     begin("vocabulary")
-    agreement = phases.agree_vocabulary(run)
+    agreement = agree_vocabulary(run)
     vocabulary = agreement.vocabulary
-    model = phases.first_model(study, vocabulary)
-    first = phases.weights_of(model)
+    model = first_model(study, vocabulary)
+    first = weights_of(model)
     begin("pretrain")
-    pretrained = phases.pretrain(run, vocabulary, first)
+    pretrained = pretrain(run, vocabulary, first)
     begin("finetune")
-    tuned = phases.finetune(run, vocabulary, pretrained)
+    tuned = finetune(run, vocabulary, pretrained)
     save_study_model(folder, study, vocabulary, model, tuned.weights)
     begin("evaluate")
-    held_out = phases.evaluate(run, vocabulary, tuned)
+    held_out = evaluate(run, vocabulary, tuned)
     detail = agreed_detail(study, tuned.tuning)
     recalibrated = recalibrate(run, vocabulary, tuned, detail, held_out)
     alone: dict[str, AloneReply] = {}
     if study.evaluation.local_baseline:
         begin("alone")
-        alone = phases.train_alone(run, vocabulary, first)
+        alone = train_alone(run, vocabulary, first)
 
     journal.metric("report", "began")
     report = build_report(

@@ -16,8 +16,9 @@ from hymate.protocol import (
     RecalibrateRequest,
     ScoreReport,
 )
-from server.phases import Finetuned, Run, scoring
 from server.rounds import StudyFailure
+from server.run import Finetuned, Run
+from server.scoring_phases import scoring
 
 EXCHANGES = 6
 """From the sites' own fits it takes two or three, more where few positives nearly part from the rest; a site

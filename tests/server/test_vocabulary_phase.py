@@ -25,9 +25,10 @@ from hymate.protocol import DescribeRequest
 from server.checkpoint import Checkpoints
 from server.journal import Journal
 from server.phase_clock import PhaseClock
-from server.phases import Agreement, Run, agree_vocabulary, describe
+from server.phases import Agreement, agree_vocabulary, describe
 from server.report.vocabulary import vocabulary_section
 from server.rounds import Federation
+from server.run import Run
 from server.study import StudyConfig, dump_study, load_study
 from tests.in_process import InProcessGrid, lay_out, small_study
 

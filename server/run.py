@@ -1,0 +1,70 @@
+"""One run of a study: what all its phases are given, and what it has come to between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hymate.data.vocabulary import Vocabulary
+from hymate.evaluate.histograms import ScoreCells
+from server.checkpoint import Checkpoint, Checkpoints
+from server.journal import Journal
+from server.phase_clock import PhaseClock
+from server.rounds import Federation
+from server.study import StudyConfig
+
+Weights = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every phase is given, and where a complete phase or round is written down."""
+
+    study: StudyConfig
+    folder: Path
+    federation: Federation
+    journal: Journal
+    checkpoints: Checkpoints
+    clock: PhaseClock
+    id: str
+    """Identity of the run: sites keep what they remember under it."""
+
+    def complete(
+        self, phase: str, number: int, facts: dict[str, Any] | None = None, **arrays: Weights
+    ) -> None:
+        """This phase (number 0) or round is done: from here the study goes on after a crash."""
+        study = {
+            "run": self.id,
+            "sites": self.federation.roster.dump(),
+            "seconds": self.clock.seconds,
+            "marks": self.journal.marks(),
+        }
+        self.checkpoints.save(Checkpoint(phase, number, study, facts or {}, **arrays))
+
+    def training(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        """The fields of `protocol.Training`, which every message that trains or scores carries."""
+        study = self.study
+        return {
+            "study": study.name,
+            "run": self.id,
+            "task": study.task,
+            "model": study.model,
+            "vocabulary_hash": vocabulary.hash,
+            "seed": study.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """The weights that did best on tuning, and the round they came from (0 = before fine-tuning)."""
+
+    weights: Weights
+    best_round: int
+    rounds: int
+    tuning: ScoreCells | None = None
+    """All sites' tuning stays under these weights, between `hymate.evaluate.edges.first_edges`."""

@@ -1,0 +1,179 @@
+"""The phases that train, each a function of the weights it begins with: pretraining, then fine-tuning."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from hymate.data.vocabulary import Vocabulary
+from hymate.evaluate.histograms import ScoreCells
+from hymate.protocol import Action, Cells, FinetuneRequest, NoisePlan, PretrainRequest, SiteDescription
+from hymate.train.early_stopping import EarlyStopping
+from server.pooled import PooledFigures, pooled_figures
+from server.run import Finetuned, Run, Weights
+from server.scoring_phases import tuning_figures
+from server.study import StudyConfig
+from strategies.registry import make_algorithm
+from strategies.screening import LengthCheck
+
+PHASES: tuple[Literal["pretrain", "finetune"], ...] = ("pretrain", "finetune")
+
+
+def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
+    """Masked forecasting over `pretrain.rounds` rounds; returns the last round's weights."""
+    study = run.study
+    strategy = study.strategy.of("pretrain")
+    algorithm = make_algorithm(strategy)
+    saved = run.checkpoints.latest("pretrain")
+    lengths = LengthCheck(study.participation.norm_factor, saved.facts["lengths"] if saved else None)
+    done = 0
+    if saved is not None:
+        done, weights = saved.number, saved.weights
+        algorithm.restore(saved.strategy)
+    for number in range(done + 1, study.pretrain.rounds + 1):
+        request = PretrainRequest(
+            **run.training(vocabulary),
+            round=number,
+            pretrain=study.pretrain,
+            strategy=strategy,
+            **_noise(study),
+            best_round=number - 1,
+        )
+        done_round = run.federation.train_round(algorithm, Action.PRETRAIN, request, weights, lengths)
+        weights, replies = done_round.weights, done_round.replies
+        run.journal.metric(
+            "pretrain",
+            "round",
+            round=number,
+            rounds=study.pretrain.rounds,
+            loss=_mean([(reply.record.loss, done_round.stays[reply.site]) for reply in replies]),
+            forecast_error=_mean(
+                [(reply.record.received_error, done_round.stays[reply.site]) for reply in replies]
+            ),
+            slowest_s=max(reply.record.seconds for reply in replies),
+            bytes_down=done_round.bytes_down,
+            bytes_up=done_round.bytes_up,
+        )
+        run.complete(
+            "pretrain", number, {"lengths": lengths.state}, weights=weights, strategy=algorithm.state()
+        )
+    return weights
+
+
+def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
+    """Rounds on the label until tuning AUROC + average precision stops rising.
+
+    Each reply reports on the weights the site *received*, so a round needs one message; the last
+    round's weights are scored by one more exchange. Where rounds draw some of the sites, those of every
+    round are: scores of one set of sites and of another say nothing about which weights are better.
+    """
+    study = run.study
+    strategy = study.strategy.of("finetune")
+    algorithm = make_algorithm(strategy)
+    samples = run.federation.draw("finetune", 1, study.seed, algorithm.fewest()).samples
+    stopping = EarlyStopping(study.finetune.patience)
+    balance = study.finetune.weight_of_positives(positive_weight(run.federation.descriptions))
+    best, best_round, done, ended = weights, 0, 0, False
+    tuning: ScoreCells | None = None
+    lengths = LengthCheck(study.participation.norm_factor)
+    saved = run.checkpoints.latest("finetune")
+    if saved is not None:
+        facts = saved.facts
+        done, weights, best = saved.number, saved.weights, saved.best
+        balance, best_round, ended = facts["balance"], facts["best_round"], facts["ended"]
+        tuning = Cells.model_validate(facts["tuning"]).arrays() if facts.get("tuning") else None
+        lengths = LengthCheck(study.participation.norm_factor, facts["lengths"])
+        stopping.restore(facts["stopping"])
+        algorithm.restore(saved.strategy)
+
+    def complete(*, ended: bool) -> None:
+        facts = {
+            "lengths": lengths.state,
+            "stopping": stopping.state,
+            "balance": balance,
+            "best_round": best_round,
+            "ended": ended,
+            "tuning": Cells.of(tuning).model_dump() if tuning else None,
+        }
+        run.complete("finetune", done, facts, weights=weights, best=best, strategy=algorithm.state())
+
+    while not ended and not stopping.exhausted and done < study.finetune.rounds:
+        request = FinetuneRequest(
+            **run.training(vocabulary),
+            round=done + 1,
+            finetune=study.finetune,
+            positive_weight=balance,
+            strategy=strategy,
+            **_noise(study),
+            best_round=best_round,
+        )
+        received = weights
+        scored = tuning_figures(run, vocabulary, weights, done) if samples else None
+        done_round = run.federation.train_round(algorithm, Action.FINETUNE, request, weights, lengths)
+        weights, replies = done_round.weights, done_round.replies
+        figures = scored or pooled_figures([reply.record.received for reply in replies])
+        if stopping.update(figures.criterion):
+            best, best_round, tuning = received, done, figures.cells
+            run.checkpoints.save_best(best_round, best)
+        done += 1
+        run.journal.metric(
+            "finetune",
+            "round",
+            round=done,
+            rounds=study.finetune.rounds,
+            loss=_mean([(reply.record.loss, done_round.stays[reply.site]) for reply in replies]),
+            slowest_s=max(reply.record.seconds for reply in replies),
+            best=best_round,
+            bytes_down=done_round.bytes_down,
+            bytes_up=done_round.bytes_up,
+            **_tuning(figures),
+        )
+        complete(ended=stopping.exhausted)
+        ended = stopping.exhausted
+    if not ended:
+        last = tuning_figures(run, vocabulary, weights, done)
+        run.journal.metric("finetune", "last", **_tuning(last))
+        if stopping.update(last.criterion):
+            best, best_round, tuning = weights, done, last.cells
+            run.checkpoints.save_best(best_round, best)
+        complete(ended=True)
+    return Finetuned(best, best_round, done, tuning)
+
+
+def positive_weight(descriptions: list[SiteDescription]) -> float:
+    """Negatives per positive over the training stays of all sites that could name both."""
+    stays = positives = 0
+    for description in descriptions:
+        counts = description.splits["train"]
+        if counts.stays is not None and counts.positives is not None:
+            stays += counts.stays
+            positives += counts.positives
+    return (stays - positives) / positives if positives else 1.0
+
+
+def _noise(study: StudyConfig) -> dict[str, Any]:
+    """The fields of `protocol.RoundRequest` that say whether and how updates are noised."""
+    if study.privacy.mode == "none":
+        return {"privacy": study.privacy}
+    halves = {phase: make_algorithm(study.strategy.of(phase)).site_half() for phase in PHASES}
+    plan = NoisePlan(
+        pretrain=study.pretrain,
+        finetune=study.finetune,
+        trainings={phase: half.trainings(phase) if half else 1 for phase, half in halves.items()},
+    )
+    return {"privacy": study.privacy, "plan": plan}
+
+
+def _mean(values: list[tuple[float | None, int]]) -> float | None:
+    """Mean over stays; None where no site had the figure."""
+    known = [(value, weight) for value, weight in values if value is not None]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else None
+
+
+def _tuning(figures: PooledFigures) -> dict[str, float | None]:
+    """The received weights on all sites' tuning stays; one round behind the loss beside it."""
+    return {
+        "tuning_auroc": None if figures.auroc is None else figures.auroc.estimate,
+        "tuning_auprc": None if figures.auprc is None else figures.auprc.estimate,
+        "tuning_log_loss": figures.log_loss,
+    }

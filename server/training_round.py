@@ -64,13 +64,14 @@ class TrainingRound:
         self.action = action
         self.phase = action.value.split(".")[1]
         self._algorithm, self._request, self._weights = algorithm, request, weights
-        self._lengths, self._roster = lengths, roster
+        self._length_check, self._roster = lengths, roster
         local = local_names(request.strategy.local_layers, weights.keys())
         self._shared: Arrays = {
             name: np.asarray(array) for name, array in weights.items() if name not in local
         }
         self._content = pack(request, with_beside(weights, algorithm.beside()))
         self._updates: dict[str, Update] = {}
+        self._lengths: dict[str, Lengths] = {}
 
     @property
     def number(self) -> int:
@@ -110,6 +111,7 @@ class TrainingRound:
         if fault is None:
             weight = weight_of(self._request.strategy, reply.site, stays, self._positives(reply.site))
             self._updates[reply.site] = Update(arrays, weight, reply.site, steps, beside, record.facts)
+            self._lengths[reply.site] = Lengths(length(arrays, self._shared, steps), whole_length(beside))
         return fault
 
     def weight(self, site: str) -> float | None:
@@ -119,11 +121,11 @@ class TrainingRound:
 
     def too_long(self, replies: Sequence[Reply[TrainReply]]) -> dict[str, str]:
         """Site -> what is wrong with the length of its update."""
-        return self._lengths.faults(self._lengths_of(replies))
+        return self._length_check.faults({reply.site: self._lengths[reply.site] for reply in replies})
 
     def fold(self, replies: Sequence[Reply[TrainReply]]) -> Folded:
         """The next global weights out of these replies, in their order; what is no shared layer stays."""
-        self._lengths.remember(self._lengths_of(replies).values())
+        self._length_check.remember(self._lengths[reply.site] for reply in replies)
         updates = [self._updates[reply.site] for reply in replies]
         next_shared = self._algorithm.aggregate(
             Round(self.number, self._roster.expected), self._shared, updates
@@ -135,15 +137,6 @@ class TrainingRound:
         up = sum(_bytes(reply.message.content) for reply in replies)
         weights = {name: next_shared.get(name, array) for name, array in self._weights.items()}
         return Folded(weights, replies, down, up, {reply.site: self.stays(reply) for reply in replies})
-
-    def _lengths_of(self, replies: Sequence[Reply[TrainReply]]) -> dict[str, Lengths]:
-        updates = [self._updates[reply.site] for reply in replies]
-        return {
-            update.site: Lengths(
-                length(update.arrays, self._shared, update.steps), whole_length(update.beside)
-            )
-            for update in updates
-        }
 
     def _not_as_asked(self, record: TrainReply) -> str | None:
         """Whether the round took the noise that was asked for: an update without never counts."""

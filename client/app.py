@@ -160,6 +160,7 @@ def prepare(message: Message, context: Context) -> Message:
 def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, arrays: Weights) -> RecordDict:
     """One training round: the policy first, then weights in, local epochs, weights out."""
     from client import training
+    from client.local_round import phase_of
 
     check_study(site, request.study, request.run)
     check_task(site, request.task)
@@ -168,7 +169,7 @@ def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, ar
     _fix_threads(site)
     weights, beside = apart(arrays)
     model, store = training.received_model(site, request, weights)
-    phase = "pretrain" if isinstance(request, PretrainRequest) else "finetune"
+    phase, _ = phase_of(request)
     count_round(site, request.study, phase, request.round, weights)
     if isinstance(request, PretrainRequest):
         reply, sent = training.pretrain(site, request, model, store, beside)

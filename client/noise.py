@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from client.agreed import fingerprint_of
 from client.ledger import Ledger
 from client.ledger_entry import Entry, Weights, start_of
+from client.local_round import Phase, phase_of
 from client.site import SiteConfig
 from client.solved_noise import solved_noise
 from hymate.data.store import TripletStore
@@ -40,7 +41,6 @@ from hymate.train.private import (
 from hymate.train.private_optimiser import Mechanism
 from strategies.registry import demand_under_noise, make_algorithm
 
-Phase = Literal["pretrain", "finetune"]
 SAME = "run the same hymate-federated release at both ends"
 
 
@@ -56,7 +56,7 @@ class NoisyRound:
     ) -> None:
         """Raises `InputFault` for a round that cannot be given with noise, before it costs anything."""
         self._site, self._request, self._store = site, request, store
-        self._phase: Phase = "pretrain" if isinstance(request, PretrainRequest) else "finetune"
+        self._phase, config = phase_of(request)
         self._key: bytes | None = None
         self._norms: dict[str, float] = {}
         plan = _checked_plan(site, request)
@@ -76,9 +76,8 @@ class NoisyRound:
             )
         multiplier = request.privacy.noise_multiplier
         self._noise = self._solved(plan) if multiplier is None else multiplier
-        epochs = (plan.pretrain if self._phase == "pretrain" else plan.finetune).local_epochs
         sampling = self._samplings[self._phase]
-        steps = sampling.steps * epochs * plan.trainings[self._phase]
+        steps = sampling.steps * config.local_epochs * plan.trainings[self._phase]
         self._spend = Spend(SAMPLED_GAUSSIAN, sampling.rate, self._noise, steps)
         self._left = steps
 
@@ -116,53 +115,43 @@ class NoisyRound:
             )
         )
 
-    def pretrain(
+    def train(
         self,
-        model: HyMaTE,
+        model: nn.Module,
         optimiser: torch.optim.Optimizer,
         hook: LocalHook | None,
         first: int,
         epochs: int,
         name: str,
     ) -> EpochResult:
-        """Epochs of masked forecasting; name: of the model that is trained, the shared one or the site's."""
-        assert isinstance(self._request, PretrainRequest)
-        done = private_pretrain_epochs(
-            model,
-            self._store,
-            self._request.pretrain,
-            optimiser,
-            self._mechanism(name),
-            key=self._key_of(name),
-            first_epoch=first,
-            epochs=epochs,
-            hook=hook,
-        )
-        return self._within_what_was_charged(done, name)
-
-    def finetune(
-        self,
-        model: HyMaTE,
-        optimiser: torch.optim.Optimizer,
-        hook: LocalHook | None,
-        first: int,
-        epochs: int,
-        name: str,
-    ) -> EpochResult:
-        """Epochs on the label; name: as for `pretrain`."""
-        assert isinstance(self._request, FinetuneRequest)
-        done = private_finetune_epochs(
-            model,
-            self._store,
-            self._request.finetune,
-            optimiser,
-            self._mechanism(name),
-            positive_weight=self._request.positive_weight,
-            key=self._key_of(name),
-            first_epoch=first,
-            epochs=epochs,
-            hook=hook,
-        )
+        """Epochs of the round's phase; name: of the model that is trained, the shared one or the site's."""
+        request, trained = self._request, cast(HyMaTE, model)
+        mechanism, key = self._mechanism(name), self._key_of(name)
+        if isinstance(request, PretrainRequest):
+            done = private_pretrain_epochs(
+                trained,
+                self._store,
+                request.pretrain,
+                optimiser,
+                mechanism,
+                key=key,
+                first_epoch=first,
+                epochs=epochs,
+                hook=hook,
+            )
+        else:
+            done = private_finetune_epochs(
+                trained,
+                self._store,
+                request.finetune,
+                optimiser,
+                mechanism,
+                positive_weight=request.positive_weight,
+                key=key,
+                first_epoch=first,
+                epochs=epochs,
+                hook=hook,
+            )
         return self._within_what_was_charged(done, name)
 
     def spent(self) -> Spent | None:
@@ -212,10 +201,9 @@ def _checked_plan(site: SiteConfig, request: PretrainRequest | FinetuneRequest) 
     where, plan = f"site {site.name}", request.plan
     if plan is None:
         raise InputFault(where, "is asked for noise without a plan of the study's rounds", SAME)
-    own = plan.pretrain if isinstance(request, PretrainRequest) else plan.finetune
-    asked = request.pretrain if isinstance(request, PretrainRequest) else request.finetune
+    phase, asked = phase_of(request)
+    own = plan.pretrain if phase == "pretrain" else plan.finetune
     half = make_algorithm(request.strategy, where).site_half()
-    phase: Phase = "pretrain" if isinstance(request, PretrainRequest) else "finetune"
     trainings = 1 if half is None else half.trainings(phase)
     if own != asked or set(plan.trainings) != {"pretrain", "finetune"} or plan.trainings[phase] != trainings:
         raise InputFault(where, "is asked for another round than the study's plan has", SAME)

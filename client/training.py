@@ -14,7 +14,7 @@ from torch import nn
 
 from client.agreed import agreed_store
 from client.evaluation import report_on
-from client.local_round import Strategist, Trained
+from client.local_round import Strategist, Train, Trained
 from client.site import SiteConfig
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
@@ -81,32 +81,11 @@ def pretrain(
     if len(store.rows("tuning")) >= site.policy.min_cell:  # an error of few is an error of each
         received = forecast_error(strategist.own_model, store, config, seed)
 
-    def train(
-        trained: nn.Module,
-        optimiser: torch.optim.AdamW,
-        hook: LocalHook | None,
-        first: int,
-        epochs: int,
-        name: str,
-    ) -> EpochResult:
-        if noise is not None:
-            return noise.pretrain(cast(HyMaTE, trained), optimiser, hook, first, epochs, name)
-        return pretrain_epochs(
-            cast(HyMaTE, trained),
-            store,
-            config,
-            optimiser,
-            seed=seed,
-            first_epoch=first,
-            epochs=epochs,
-            hook=hook,
-        )
-
     def loss() -> float:
         measured = forecast_error(model, store, config, seed, "train")
         return math.nan if measured is None else measured
 
-    done = strategist.train(train, loss, store, noise=noise)
+    done = strategist.train(training_of(request, store, noise), loss, store, noise=noise)
     return _reply(site, done, noise).model_copy(update={"received_error": received}), done.arrays
 
 
@@ -114,41 +93,57 @@ def finetune(
     site: SiteConfig, request: FinetuneRequest, model: HyMaTE, store: TripletStore, beside: Weights
 ) -> tuple[TrainReply, Arrays]:
     """Score of the weights received on tuning, then this round's epochs on the label."""
-    config, balance = request.finetune, request.positive_weight
     strategist = Strategist(site, request, model, beside)
     noise = noise_of(site, request, model, store)
     received = report_on(strategist.own_model, store, "tuning", site.policy)
+    done = strategist.train(
+        training_of(request, store, noise),
+        lambda: label_error(model, store, request.positive_weight),
+        store,
+        lambda rows: score(model, store, rows),
+        noise,
+    )
+    return _reply(site, done, noise).model_copy(update={"received": received}), done.arrays
+
+
+def training_of(
+    request: PretrainRequest | FinetuneRequest, store: TripletStore, noise: NoisyRound | None
+) -> Train:
+    """What the epochs of this round are, whichever model they train."""
 
     def train(
-        trained: nn.Module,
+        model: nn.Module,
         optimiser: torch.optim.AdamW,
         hook: LocalHook | None,
         first: int,
         epochs: int,
         name: str,
     ) -> EpochResult:
-        if noise is not None:
-            return noise.finetune(cast(HyMaTE, trained), optimiser, hook, first, epochs, name)
+        trained = cast(HyMaTE, model)
+        if isinstance(request, PretrainRequest):
+            return pretrain_epochs(
+                trained,
+                store,
+                request.pretrain,
+                optimiser,
+                seed=request.seed,
+                first_epoch=first,
+                epochs=epochs,
+                hook=hook,
+            )
         return finetune_epochs(
-            cast(HyMaTE, trained),
+            trained,
             store,
-            config,
+            request.finetune,
             optimiser,
-            positive_weight=balance,
+            positive_weight=request.positive_weight,
             seed=request.seed,
             first_epoch=first,
             epochs=epochs,
             hook=hook,
         )
 
-    done = strategist.train(
-        train,
-        lambda: label_error(model, store, balance),
-        store,
-        lambda rows: score(model, store, rows),
-        noise,
-    )
-    return _reply(site, done, noise).model_copy(update={"received": received}), done.arrays
+    return train if noise is None else noise.train
 
 
 def noise_of(

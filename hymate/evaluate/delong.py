@@ -29,6 +29,26 @@ def auroc_and_variance(
     Args:
         labels: 0.0 or 1.0; scores: any finite numbers; subjects: whose stays they are; all (n,).
     """
+    found = _auroc_and_influence(labels, scores)
+    return None if found is None else (found[0], _squared_by_subject(found[1], subjects))
+
+
+def auroc_difference(
+    labels: Floats, first: Floats, second: Floats, subjects: NDArray[np.int64]
+) -> tuple[float, float] | None:
+    """AUROC of the first scores less that of the second of the same stays, and its variance.
+
+    What the two have in common cancels stay by stay: the variance is smaller than the sum of theirs by twice
+    DeLong's covariance. None where a class is missing.
+    """
+    a, b = _auroc_and_influence(labels, first), _auroc_and_influence(labels, second)
+    if a is None or b is None:
+        return None
+    return a[0] - b[0], _squared_by_subject(a[1] - b[1], subjects)
+
+
+def _auroc_and_influence(labels: Floats, scores: Floats) -> tuple[float, Floats] | None:
+    """Exact AUROC, and what each stay adds to it, (n,), scaled so that its squares add up to the variance."""
     positive = labels > 0.5
     p, n = int(positive.sum()), int((~positive).sum())
     if not p or not n:
@@ -44,8 +64,12 @@ def auroc_and_variance(
         (below - auroc) / math.sqrt(p * max(p - 1, 1)),
         (above - auroc) / math.sqrt(n * max(n - 1, 1)),
     )
+    return auroc, influence
+
+
+def _squared_by_subject(influence: Floats, subjects: NDArray[np.int64]) -> float:
     _, person = np.unique(subjects, return_inverse=True)
-    return auroc, float(np.square(np.bincount(person, influence)).sum())
+    return float(np.square(np.bincount(person, influence)).sum())
 
 
 def variance_from_cells(cells: ScoreCells, bins: int = BINS) -> float | None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.group_reports import barriers, own_fit, told_groups
+from client.kept_scores import keep_scores
 from client.policy import publishable
 from client.site import Policy, SiteConfig
 from hymate.data.store import TripletStore
@@ -24,6 +25,7 @@ from hymate.protocol import (
     Detail,
     EvaluateReply,
     EvaluateRequest,
+    KeptScores,
     RecalibrateReply,
     RecalibrateRequest,
     ScoreReport,
@@ -31,6 +33,8 @@ from hymate.protocol import (
 from hymate.train.loop import labelled, score
 
 Floats = NDArray[np.float64]
+PARTS = {"development": ("train", "tuning")}
+"""Splits that go by one name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +55,10 @@ class ScoredSplit:
 
 
 def scored_split(
-    model: HyMaTE, store: TripletStore, split: str, policy: Policy, batch_size: int
+    model: HyMaTE, store: TripletStore, split: str, policy: Policy, batch_size: int = 64
 ) -> ScoredSplit | ScoreReport:
     """The stays and their scores; where a class is too small to name, the report that says no more."""
-    rows = labelled(store, split)
+    rows = np.sort(np.concatenate([labelled(store, part) for part in PARTS.get(split, (split,))]))
     labels = store.label[rows].astype(np.float64)
     positives = int(labels.sum())
     nameable = publishable(positives, policy), publishable(labels.size - positives, policy)
@@ -111,9 +115,35 @@ def report_of(found: ScoredSplit, policy: Policy, detail: Detail | None) -> Scor
 
 
 def evaluate(site: SiteConfig, request: EvaluateRequest, model: HyMaTE, store: TripletStore) -> EvaluateReply:
-    """Report on one split under the weights just received."""
-    report = report_on(model, store, request.split, site.policy, request.batch_size, request.detail)
+    """Report on one split under the weights just received.
+
+    Raises:
+        InputFault: it is that of the stays a site trains on, under a model that it may have been trained on.
+    """
+    if request.split == "development" and request.left_out != site.name:
+        raise InputFault(
+            f"site {site.name}",
+            "scores its training stays only under a model that left it out",
+            "ask for held-out stays",
+        )
+    found = scored_split(model, store, request.split, site.policy, request.batch_size)
+    report = told_and_kept(site, request.study, found, request.detail, request.keep)
     return EvaluateReply(site=site.name, split=request.split, report=report)
+
+
+def told_and_kept(
+    site: SiteConfig,
+    study: str,
+    found: ScoredSplit | ScoreReport,
+    detail: Detail | None,
+    keep: KeptScores | None,
+) -> ScoreReport:
+    """The report; scores that may be compared with another model's later are kept."""
+    if isinstance(found, ScoreReport):
+        return found
+    if keep is not None:
+        keep_scores(site, study, keep, found)
+    return report_of(found, site.policy, detail)
 
 
 def recalibrate(

@@ -35,6 +35,22 @@ def check_noise(site: SiteConfig, noisy: bool) -> None:
         )
 
 
+def check_left_out(site: SiteConfig, left_out: str) -> None:
+    """Raise `InputFault` where the site does not train for the model without `left_out`; '': nobody."""
+    if left_out == site.name:
+        raise InputFault(
+            f"site {site.name}",
+            "is asked to train for the model that is to be tested on it because it took no part",
+            "run the same hymate-federated release at both ends",
+        )
+    if left_out and not site.policy.leave_one_site_out:
+        raise InputFault(
+            f"site {site.name}",
+            "its policy allows no training for models that leave another site out",
+            "set evaluation.leave_one_site_out to false, or have the site change `policy.leave_one_site_out`",
+        )
+
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
@@ -67,6 +83,8 @@ def in_words(policy: Policy) -> list[str]:
         "tasks: any the site has labels for" if policy.tasks is None else f"tasks: {_listed(policy.tasks)}",
         "studies: any" if policy.studies is None else f"studies: {_listed(policy.studies)}",
         "training rounds per study: no limit" if rounds is None else f"training rounds per study: {rounds}",
+        f"models that leave another site out: {'trained for' if policy.leave_one_site_out else 'refused'}",
+        f"this site's own model: {'leaves where a study asks' if policy.share_own_model else 'never leaves'}",
         "app: the installed release's bundle, which holds no code" if app is None else f"app: SHA-256 {app}",
         _privacy_in_words(policy.privacy),
     ]

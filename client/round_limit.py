@@ -1,13 +1,12 @@
 """How many training rounds a study has had from this site: counted on disk before a round begins.
 
-A round is known by study, phase, number and the weights it starts from. Asked again with the same
-weights (a lost reply, a coordinator that resumes), it gives the same result and counts once; other
-weights under an old number are another round, so renumbering gains a coordinator nothing.
+A round is known by study, phase, number, vocabulary and the weights it starts from. Asked again with the
+same ones (a lost reply, a coordinator that resumes), it gives the same result and counts once; others under
+an old number are another round, so renumbering gains a coordinator nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -18,13 +17,19 @@ from numpy.typing import NDArray
 
 from client.site import SiteConfig
 from hymate.errors import InputFault
+from strategies.wire import weights_digest
 
 FILE = "rounds.sqlite"
 TIMEOUT_S = 30.0
 
 
 def count_round(
-    site: SiteConfig, study: str, phase: str, number: int, weights: Mapping[str, NDArray[np.generic]]
+    site: SiteConfig,
+    study: str,
+    phase: str,
+    number: int,
+    weights: Mapping[str, NDArray[np.generic]],
+    vocabulary_hash: str = "",
 ) -> int:
     """Enter this round unless it is there; returns the study's rounds so far, this one included.
 
@@ -34,7 +39,7 @@ def count_round(
     """
     limit = site.policy.max_rounds_per_study
     path = rounds_path(site)
-    digest = weights_digest(weights)
+    digest = weights_digest(weights) + vocabulary_hash
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=TIMEOUT_S, isolation_level=None)) as database:
@@ -82,13 +87,3 @@ def rounds_given(site: SiteConfig) -> dict[str, int]:
 
 def rounds_path(site: SiteConfig) -> Path:
     return site.state / FILE
-
-
-def weights_digest(weights: Mapping[str, NDArray[np.generic]]) -> str:
-    """SHA-256 (hex) of names, types, shapes and values, whatever the order."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        array = np.ascontiguousarray(weights[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

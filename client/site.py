@@ -42,6 +42,15 @@ class PrivacyPolicy(Frozen):
     number of training patients."""
 
 
+class SecurePolicy(Frozen):
+    """In which sums in secret the site takes part (secure aggregation)."""
+
+    min_summed: Annotated[int, Field(ge=2)] = 3
+    """Fewest sites of a sum. With two, each can take its own update out and see the other's."""
+    demand: bool = False
+    """No update ever leaves unmasked: studies without secure aggregation are refused."""
+
+
 class Policy(Frozen):
     """What the hospital allows, whatever the coordinator asks."""
 
@@ -54,12 +63,19 @@ class Policy(Frozen):
     max_rounds_per_study: Count | None = None
     """Training rounds (pretraining and fine-tuning together) one study may have from this site; null:
     no limit. A round asked again with the same weights is the same round."""
+    leave_one_site_out: bool = True
+    """Whether the site also trains for a study's models that leave another site out. Each is a training of
+    its own, and its rounds count towards `max_rounds_per_study`."""
+    share_own_model: bool = False
+    """Whether the model trained on this site's stays alone may leave it, for the other sites to score."""
     approved_app: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """SHA-256 of the only Flower app bundle that may run here; null: the bundle of the installed
     release, which holds no code. `hymate-client check` prints it."""
     privacy: PrivacyPolicy | None = None
     """The budget for rounds with noise; null: no limit, and rounds without noise are given. Rounds with
     noise are entered in the ledger either way (docs/privacy.md)."""
+    secure_aggregation: SecurePolicy = SecurePolicy()
+    """Rules for studies with `secure_aggregation:`."""
 
 
 class Coordinator(Frozen):

@@ -71,6 +71,13 @@ class EvaluationConfig(Frozen):
 
     local_baseline: bool = False
     """Also train every site by itself, on the same budget, and report it on the same held-out stays."""
+    leave_one_site_out: bool = False
+    """Also train without each site in turn, vocabulary and early stopping included, and test on it."""
+    cross_site_matrix: bool = False
+    """Also score each site's own model at every other site. Such a model leaves its site only where the
+    site's `policy.share_own_model` says so. Needs `local_baseline`."""
+    pooled_baseline: bool = False
+    """Also train one model on all sites' stays at one place. Only in a simulation."""
     operating_point: OperatingPointConfig = OperatingPointConfig(sensitivity=0.8)
     groups: tuple[AttributeConfig, ...] = ()
     """Attributes by which the figures are also told: `[GENDER, {code: AGE, cuts: [45, 65, 80]}]`."""
@@ -79,6 +86,12 @@ class EvaluationConfig(Frozen):
     min_group: Count = 10
     """A group with fewer positives or fewer negatives over all sites is counted, and given no figures. What a
     site tells of a group at all is for the site's own minimum to say."""
+
+    @model_validator(mode="after")
+    def _matrix_of_own_models(self) -> EvaluationConfig:
+        if self.cross_site_matrix and not self.local_baseline:
+            raise ValueError("cross_site_matrix scores the sites' own models: set local_baseline to true")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> EvaluationConfig:

@@ -17,6 +17,7 @@ from hymate.config import FinetuneConfig, Frozen, MappedCode, ModelConfig, Pretr
 from hymate.evaluate.histograms import ScoreCells
 from hymate.evaluation_config import AttributeConfig
 from hymate.privacy_config import Clipping, PrivacyConfig
+from hymate.secure_protocol import Masked
 from hymate.strategy_config import StrategyConfig
 
 
@@ -31,6 +32,16 @@ class Action(StrEnum):
     ALONE = "train.alone"
     EVALUATE = "evaluate.score"
     RECALIBRATE = "evaluate.recalibrate"
+    KEYS = "query.secure_keys"
+    SHARES = "query.secure_shares"
+    UNMASK = "query.secure_unmask"
+    COMPARE = "evaluate.compare"
+
+
+ModelKind = Literal["federated", "shared", "local", "left_out", "pooled"]
+"""What a study ends with (under a personal strategy, each site's own version of it); the part that all sites
+share, where that is another whole model; a site's own, trained on its stays alone; federated, without the
+site; trained on all sites' stays at one place."""
 
 
 class Refusal(Frozen):
@@ -100,6 +111,8 @@ class Training(Frozen):
     """Name of the study: what the site remembers between rounds is kept under it ..."""
     run: str = ""
     """... and under this run of it, so that a study begun anew finds nothing of the one before."""
+    left_out: str = ""
+    """The site that takes no part in this training, where the study leaves each out in turn."""
     task: TaskConfig
     model: ModelConfig
     vocabulary_hash: str
@@ -117,6 +130,8 @@ class GoingOn(Training):
     """The last such round of this phase ..."""
     pretrained: int = 0
     """... and of pretraining."""
+    secure: Masked | None = None
+    """Where the answer is to be masked: it is a `MaskedReply` then."""
 
 
 class NoisePlan(Frozen):
@@ -182,13 +197,6 @@ class FinetuneRequest(RoundRequest):
     """Negatives per positive over all sites' training stays."""
 
 
-class AloneRequest(Training):
-    """Train on this site's stays only, from the study's first weights; report on `held_out`."""
-
-    pretrain: PretrainConfig
-    finetune: FinetuneConfig
-
-
 class Detail(Frozen):
     """What all sites' figures have in common, agreed on their tuning stays."""
 
@@ -201,8 +209,27 @@ class Detail(Frozen):
     """Names of attributes whose groups are also told together."""
 
 
+class AloneRequest(Training):
+    """Train on this site's stays only, from the study's first weights; report on `held_out`."""
+
+    pretrain: PretrainConfig
+    finetune: FinetuneConfig
+    detail: Detail | None = None
+    share: bool = False
+    """Send the model too, for the other sites to score; only where the site's policy allows it."""
+
+
+class KeptScores(Frozen):
+    """Under which run and name a site keeps a model's scores of its held-out stays, for `CompareRequest`."""
+
+    run: str
+    kind: ModelKind
+
+
 class EvaluateRequest(GoingOn):
-    split: Literal["tuning", "held_out"]
+    split: Literal["tuning", "held_out", "development"]
+    """development: training and tuning stays together, of a site that was left out."""
+    keep: KeptScores | None = None
     detail: Detail | None = None
     """None: no groups, and bins between `hymate.evaluate.edges.first_edges`."""
     batch_size: int = 64
@@ -217,6 +244,15 @@ class RecalibrateRequest(EvaluateRequest):
 
     points: dict[str, list[tuple[float, float]]]
     """Group ("": all stays) -> (intercept, slope) at which sums are wanted."""
+
+
+class CompareRequest(Frozen):
+    """How pairs of models, whose scores the site has kept, differ on its held-out stays."""
+
+    study: str
+    run: str
+    task: TaskConfig
+    pairs: tuple[tuple[ModelKind, ModelKind], ...]
 
 
 class Cells(Frozen):
@@ -328,6 +364,20 @@ class TrainReply(Frozen):
     """Numbers that the strategy's half at the site sends to its half at the coordinator."""
 
 
+class MaskedReply(Frozen):
+    """One site's part of a sum (`strategies.secure.contents`), which travels beside it as masked arrays."""
+
+    site: str
+    seconds: float
+    """Of local training; with noise whole seconds."""
+    noise: Declaration | None = None
+    """As in `TrainReply`."""
+    spent: Spent | None = None
+    """As in `TrainReply`."""
+    received: ScoreReport | None = None
+    """As in `TrainReply`, where the study sums updates alone."""
+
+
 class AloneReply(Frozen):
     site: str
     held_out: ScoreReport
@@ -347,3 +397,16 @@ class RecalibrateReply(Frozen):
     site: str
     sums: dict[str, list[tuple[float, float, float, float, float, float]]]
     """Per group asked about and told: log likelihood, gradient (2), information (3) at each point."""
+
+
+class PairedDifference(Frozen):
+    """AUROC of the first model less that of the second on the same stays, and DeLong's variance of it."""
+
+    value: float
+    variance: float
+
+
+class CompareReply(Frozen):
+    site: str
+    pairs: tuple[PairedDifference | None, ...]
+    """In the order asked; None where the site has not scored both models, or a class is too small to name."""

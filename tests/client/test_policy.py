@@ -41,6 +41,12 @@ def test_a_round_asked_again_is_the_same_round(tmp_path: Path) -> None:
     assert count_round(site, "a", "pretrain", 1, WEIGHTS) == 2, "also once the limit is reached"
 
 
+def test_a_round_under_another_vocabulary_is_another_round(tmp_path: Path) -> None:
+    """Two models that leave another site out may begin with the same weights."""
+    site = site_of(tmp_path)
+    assert [count_round(site, "a", "pretrain", 1, WEIGHTS, agreed) for agreed in ("x", "y", "x")] == [1, 2, 2]
+
+
 def test_other_weights_under_an_old_number_are_another_round(tmp_path: Path) -> None:
     site = site_of(tmp_path)
     for weights in (WEIGHTS, OTHER):

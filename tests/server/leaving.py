@@ -16,6 +16,7 @@ from hymate import protocol
 from hymate.data.statistics import SiteStatistics
 from hymate.protocol import (
     AloneReply,
+    CompareReply,
     EvaluateReply,
     PrepareReply,
     RecalibrateReply,
@@ -30,10 +31,11 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "privacy.md"
 TITLE = "## What leaves a site, field by field"
 NEVER = "not sent"
 KINDS: tuple[type[BaseModel], ...] = (
-    *(AloneReply, EvaluateReply, PrepareReply, RecalibrateReply),
+    *(AloneReply, CompareReply, EvaluateReply, PrepareReply, RecalibrateReply),
     *(Refusal, SiteDescription, StatisticsReply, TrainReply),
 )
 SHARED, EXTRA, NUMBER = "arrays: weights", "arrays: beside", "metrics: num-examples"
+OWN = "arrays: own model"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def listed(text: str) -> dict[str, Row]:
 
 def possible() -> set[str]:
     """Every field that the records of a site have, whether anything was ever sent in it or not."""
-    found: set[str] = {SHARED, EXTRA, NUMBER}
+    found: set[str] = {SHARED, EXTRA, NUMBER, OWN}
     waiting: list[Any] = [*KINDS, SiteStatistics]
     seen: set[Any] = set()
     while waiting:
@@ -88,7 +90,7 @@ def fields_of(reply: Message) -> set[str]:
         assert json.loads(told.to_json()) == json.loads(record.statistics)
         found |= set(_held(told))
     for name in unpack_weights(content):
-        found.add(EXTRA if name.startswith(BESIDE) else SHARED)
+        found.add(OWN if kind is AloneReply else EXTRA if name.startswith(BESIDE) else SHARED)
     for name in content.metric_records.get(METRICS, {}):
         assert name == WEIGHT
         found.add(NUMBER)

@@ -14,8 +14,9 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -40,6 +41,10 @@ from hymate.protocol import (
 )
 from strategies.wire import CONFIG, Weights, apart, pack, unpack, unpack_weights
 
+if TYPE_CHECKING:
+    from hymate.data.store import TripletStore
+    from hymate.model.hymate import HyMaTE
+
 app = ClientApp()
 
 Answer = Callable[[SiteConfig, RecordDict], RecordDict]
@@ -57,7 +62,7 @@ def site_of(context: Context) -> SiteConfig:
     return load_site(sites[int(context.node_config["partition-id"])])
 
 
-def answer(message: Message, context: Context, respond: Answer) -> Message:
+def answer(respond: Answer, message: Message, context: Context) -> Message:
     """Run one handler for this site; whatever goes wrong becomes a `Refusal`.
 
     A foreseeable fault is sent in its own words. Of anything else only its kind is sent: an exception's
@@ -89,6 +94,11 @@ def answer(message: Message, context: Context, respond: Answer) -> Message:
         note(site, Event.REFUSED, f"{asked}: refused: {reason}", seconds=round(seconds, 3))
         content = pack(Refusal(site=site.name, reason=reason))
     return Message(content, reply_to=message)
+
+
+def answering(respond: Answer) -> Callable[[Message, Context], Message]:
+    """The handler that Flower calls, of the function that makes its answer."""
+    return partial(answer, respond)
 
 
 def _asked(message: Message) -> str:
@@ -128,33 +138,27 @@ def _fix_threads(site: SiteConfig) -> None:
 
 
 @app.query("describe")
-def describe(message: Message, context: Context) -> Message:
-    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        from client import queries
+@answering
+def describe(site: SiteConfig, content: RecordDict) -> RecordDict:
+    from client import queries
 
-        return pack(queries.describe(site, unpack(content, DescribeRequest)))
-
-    return answer(message, context, respond)
+    return pack(queries.describe(site, unpack(content, DescribeRequest)))
 
 
 @app.query("statistics")
-def statistics(message: Message, context: Context) -> Message:
-    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        from client import queries
+@answering
+def statistics(site: SiteConfig, content: RecordDict) -> RecordDict:
+    from client import queries
 
-        return pack(queries.statistics(site, unpack(content, StatisticsRequest)))
-
-    return answer(message, context, respond)
+    return pack(queries.statistics(site, unpack(content, StatisticsRequest)))
 
 
 @app.query("prepare")
-def prepare(message: Message, context: Context) -> Message:
-    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        from client import queries
+@answering
+def prepare(site: SiteConfig, content: RecordDict) -> RecordDict:
+    from client import queries
 
-        return pack(queries.prepare(site, unpack(content, PrepareRequest)))
-
-    return answer(message, context, respond)
+    return pack(queries.prepare(site, unpack(content, PrepareRequest)))
 
 
 def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, arrays: Weights) -> RecordDict:
@@ -179,70 +183,65 @@ def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, ar
 
 
 @app.train("pretrain")
-def pretrain(message: Message, context: Context) -> Message:
-    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        return train_round(site, unpack(content, PretrainRequest), unpack_weights(content))
-
-    return answer(message, context, respond)
+@answering
+def pretrain(site: SiteConfig, content: RecordDict) -> RecordDict:
+    return train_round(site, unpack(content, PretrainRequest), unpack_weights(content))
 
 
 @app.train("finetune")
-def finetune(message: Message, context: Context) -> Message:
-    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        return train_round(site, unpack(content, FinetuneRequest), unpack_weights(content))
-
-    return answer(message, context, respond)
+@answering
+def finetune(site: SiteConfig, content: RecordDict) -> RecordDict:
+    return train_round(site, unpack(content, FinetuneRequest), unpack_weights(content))
 
 
 @app.train("alone")
-def alone(message: Message, context: Context) -> Message:
-    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        from client import training
+@answering
+def alone(site: SiteConfig, content: RecordDict) -> RecordDict:
+    from client import training
 
-        request = unpack(content, AloneRequest)
-        check_study(site, request.study, request.run)
-        check_noise(site, noisy=False)  # its figures are of a model trained without
-        demand_no_noise(site, request)
-        _fix_threads(site)
-        model, store = training.received_model(site, request, unpack_weights(content))
-        return pack(training.train_by_itself(site, request, model, store))
+    request = unpack(content, AloneRequest)
+    check_study(site, request.study, request.run)
+    check_noise(site, noisy=False)  # its figures are of a model trained without
+    demand_no_noise(site, request)
+    _fix_threads(site)
+    model, store = training.received_model(site, request, unpack_weights(content))
+    return pack(training.train_by_itself(site, request, model, store))
 
-    return answer(message, context, respond)
+
+def asked_about(
+    site: SiteConfig, request: EvaluateRequest, content: RecordDict
+) -> tuple[HyMaTE, TripletStore]:
+    """The model that a question is about, as this site uses it, and the site's stays; the question counts."""
+    from client import evaluation, training
+    from client.local_round import own_model
+    from client.question_limit import check_question
+
+    check_study(site, request.study, request.run)
+    _fix_threads(site)
+    model, store = training.received_model(site, request, unpack_weights(content))
+    model = own_model(site, request, model)
+    check_question(site, request, evaluation.arrays_of(model))
+    return model, store
 
 
 @app.evaluate("score")
-def evaluate(message: Message, context: Context) -> Message:
-    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        from client import evaluation, training
-        from client.local_round import keep_own_model, own_model
-        from client.question_limit import check_question
+@answering
+def evaluate(site: SiteConfig, content: RecordDict) -> RecordDict:
+    from client import evaluation
+    from client.local_round import keep_own_model
 
-        request = unpack(content, EvaluateRequest)
-        check_study(site, request.study, request.run)
-        _fix_threads(site)
-        model, store = training.received_model(site, request, unpack_weights(content))
-        model = own_model(site, request, model)
-        check_question(site, request, evaluation.arrays_of(model))
-        if request.personal is not None and request.split == "held_out":
-            keep_own_model(site, request, model)
-        return pack(evaluation.evaluate(site, request, model, store))
-
-    return answer(message, context, respond)
+    request = unpack(content, EvaluateRequest)
+    model, store = asked_about(site, request, content)
+    if request.personal is not None and request.split == "held_out":
+        keep_own_model(site, request, model)
+    return pack(evaluation.evaluate(site, request, model, store))
 
 
 @app.evaluate("recalibrate")
-def recalibrate(message: Message, context: Context) -> Message:
-    def respond(site: SiteConfig, content: RecordDict) -> RecordDict:
-        from client import evaluation, training
-        from client.local_round import own_model
-        from client.question_limit import check_question
+@answering
+def recalibrate(site: SiteConfig, content: RecordDict) -> RecordDict:
+    from client import evaluation
 
-        request = unpack(content, RecalibrateRequest)
-        check_study(site, request.study, request.run)
-        _fix_threads(site)
-        model, store = training.received_model(site, request, unpack_weights(content))
-        model = own_model(site, request, model)
-        check_question(site, request, evaluation.arrays_of(model))
-        return pack(evaluation.recalibrate(site, request, model, store))
-
-    return answer(message, context, respond)
+    request = unpack(content, RecalibrateRequest)
+    model, store = asked_about(site, request, content)
+    return pack(evaluation.recalibrate(site, request, model, store))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from opacus.optimizers import (
@@ -57,16 +57,22 @@ class PrivateOptimiser(DPOptimizer):  # type: ignore[misc]  # Opacus is untyped
         parameters: Sequence[nn.Parameter],
         mechanism: Mechanism,
         expected: float,
-        **further: object,
     ) -> None:
         self.noise = SecretNoise(bytes(32))  # until the epoch's is given
         self._of_phase = list(parameters)
-        super().__init__(
-            optimiser,
-            noise_multiplier=mechanism.noise_multiplier,
-            expected_batch_size=expected,
-            **{"max_grad_norm": mechanism.max_grad_norm, **further},
-        )
+        wanted = {
+            "noise_multiplier": mechanism.noise_multiplier,
+            "expected_batch_size": expected,
+            "max_grad_norm": mechanism.max_grad_norm,
+        }
+        super().__init__(optimiser, **{**wanted, **self._own_settings(optimiser, mechanism, expected)})
+        self.max_grad_norm = mechanism.max_grad_norm  # of a whole gradient, whatever Opacus was given
+
+    def _own_settings(
+        self, optimiser: torch.optim.Optimizer, mechanism: Mechanism, expected: float
+    ) -> dict[str, Any]:
+        """What Opacus' optimiser of this kind wants beside, or otherwise."""
+        return {}
 
     @property
     def params(self) -> list[nn.Parameter]:
@@ -124,20 +130,12 @@ class FlatOptimiser(PrivateOptimiser):
 class PerLayerOptimiser(PrivateOptimiser, DPPerLayerOptimizer):  # type: ignore[misc]
     """Each of K parameters' gradients has norm `max_grad_norm` / sqrt(K) at most, so all have the former."""
 
-    def __init__(
-        self,
-        optimiser: torch.optim.Optimizer,
-        parameters: Sequence[nn.Parameter],
-        mechanism: Mechanism,
-        expected: float,
-    ) -> None:
+    def _own_settings(
+        self, optimiser: torch.optim.Optimizer, mechanism: Mechanism, expected: float
+    ) -> dict[str, Any]:
         # Opacus wants a norm for each of the optimiser's parameters, trained in this phase or not.
-        super().__init__(
-            optimiser, parameters, mechanism, expected, max_grad_norm=[1.0] * len(params(optimiser))
-        )
-        share = mechanism.max_grad_norm / math.sqrt(len(parameters))
-        self.max_grad_norms = [share] * len(parameters)
-        self.max_grad_norm = mechanism.max_grad_norm
+        share = mechanism.max_grad_norm / math.sqrt(len(self.params))
+        return {"max_grad_norm": [share] * len(params(optimiser))}
 
 
 class AdaptiveOptimiser(PrivateOptimiser, AdaClipDPOptimizer):  # type: ignore[misc]
@@ -151,24 +149,16 @@ class AdaptiveOptimiser(PrivateOptimiser, AdaClipDPOptimizer):  # type: ignore[m
     unclipped_num: Tensor | float
     max_grad_norm: float
 
-    def __init__(
-        self,
-        optimiser: torch.optim.Optimizer,
-        parameters: Sequence[nn.Parameter],
-        mechanism: Mechanism,
-        expected: float,
-    ) -> None:
-        super().__init__(
-            optimiser,
-            parameters,
-            mechanism,
-            expected,
-            target_unclipped_quantile=QUANTILE,
-            clipbound_learning_rate=RATE,
-            min_clipbound=BOUNDS[0],
-            max_clipbound=BOUNDS[1],
-            unclipped_num_std=max(COUNT_SHARE * expected, mechanism.noise_multiplier),
-        )
+    def _own_settings(
+        self, optimiser: torch.optim.Optimizer, mechanism: Mechanism, expected: float
+    ) -> dict[str, Any]:
+        return {
+            "target_unclipped_quantile": QUANTILE,
+            "clipbound_learning_rate": RATE,
+            "min_clipbound": BOUNDS[0],
+            "max_clipbound": BOUNDS[1],
+            "unclipped_num_std": max(COUNT_SHARE * expected, mechanism.noise_multiplier),
+        }
 
     @property
     def deviation(self) -> float:

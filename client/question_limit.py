@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from client.round_limit import weights_digest
 from client.site import SiteConfig
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.protocol import EvaluateRequest, RecalibrateRequest
+from strategies.wire import weights_digest
 
 FILE = "questions.json"
 MOST_POINTS = 16

@@ -10,6 +10,7 @@ arrays would otherwise spend most of a round on some hundreds of requests. Strat
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import zipfile
@@ -124,6 +125,16 @@ def apart(
     """The opposite of `with_beside`."""
     beside = {name.removeprefix(BESIDE): array for name, array in arrays.items() if name.startswith(BESIDE)}
     return {name: array for name, array in arrays.items() if not name.startswith(BESIDE)}, beside
+
+
+def weights_digest(weights: Weights) -> str:
+    """SHA-256 (hex) of names, types, shapes and values, whatever the order."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def unpack_weights(content: RecordDict) -> dict[str, NDArray[np.generic]]:

@@ -37,10 +37,11 @@ from hymate.data.store import TripletStore
 from hymate.model.hymate import HyMaTE, build_model
 from hymate.ops.allocator import reuse_memory
 from hymate.ops.selective_scan import describe_backend
-from hymate.train.loop import finetune_epochs, label_losses, labelled, make_optimiser
+from hymate.train.loop import finetune_epochs, label_losses, make_optimiser
 from hymate.train.poisson import Sampling, Subjects
 from hymate.train.private import private_finetune_epochs
 from hymate.train.private_optimiser import KINDS, Mechanism
+from hymate.train.scoring import labelled
 
 PLAIN, HOOKS = "plain", "opacus hooks"
 MODES = (PLAIN, *KINDS, HOOKS)

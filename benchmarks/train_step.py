@@ -38,7 +38,8 @@ from hymate.model.mamba import Mamba
 from hymate.ops.allocator import reuse_memory
 from hymate.ops.linear import linear
 from hymate.ops.selective_scan import describe_backend
-from hymate.train.loop import finetune_epochs, labelled, make_optimiser
+from hymate.train.loop import finetune_epochs, make_optimiser
+from hymate.train.scoring import labelled
 
 EPOCH = 6400  # stays, PhysioNet-2012's training split is of that order
 

@@ -30,7 +30,7 @@ from hymate.protocol import (
     RecalibrateRequest,
     ScoreReport,
 )
-from hymate.train.loop import labelled, score
+from hymate.train.scoring import labelled, score
 
 Floats = NDArray[np.float64]
 PARTS = {"development": ("train", "tuning")}

@@ -28,15 +28,8 @@ from hymate.protocol import (
     TrainReply,
 )
 from hymate.train.alone import train_alone
-from hymate.train.loop import (
-    EpochResult,
-    LocalHook,
-    finetune_epochs,
-    forecast_error,
-    label_error,
-    pretrain_epochs,
-    score,
-)
+from hymate.train.loop import EpochResult, LocalHook, finetune_epochs, pretrain_epochs
+from hymate.train.scoring import forecast_error, label_error, score
 from strategies.base import Arrays
 
 if TYPE_CHECKING:  # Opacus is imported where a round takes noise

@@ -40,7 +40,7 @@ from pydantic import Field
 
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
-from hymate.train.loop import labelled
+from hymate.train.scoring import labelled
 from strategies.base import Algorithm, Arrays, Beside, LocalRound, Round, SiteHalf, Update
 from strategies.fedavg import weighted_mean
 from strategies.shares import Shares

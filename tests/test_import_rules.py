@@ -77,7 +77,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from hymate.model.hymate import build_model
-from hymate.train.loop import finetune_epochs, make_optimiser, score
+from hymate.train.loop import finetune_epochs, make_optimiser
+from hymate.train.scoring import score
 
 sizes = SimpleNamespace(**SIZES)
 rng = np.random.default_rng(0)

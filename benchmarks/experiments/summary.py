@@ -29,7 +29,7 @@ from hymate.evaluate.figures import binary_report
 from hymate.evaluate.predictions import binary_predictions, write_predictions
 from hymate.model.baselines.summary import fit_summary
 from hymate.train.config import TrainConfig, load_train_config
-from hymate.train.loop import labelled
+from hymate.train.scoring import labelled
 
 
 def fit(config: TrainConfig, model: SummaryKind, fit_on: tuple[str, ...], out: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hymate.evaluate.histograms import count_scores
 from hymate.evaluate.metrics import auroc, average_precision
 from hymate.protocol import Cells, ScoreReport
 from hymate.train.alone import Progress, train_alone
-from hymate.train.loop import labelled, score
+from hymate.train.scoring import labelled, score
 from hymate.train.target import Tuning
 from server.phases import first_model
 from server.study import StudyConfig

@@ -128,9 +128,9 @@ def check_step(site: SiteConfig, task: str) -> Iterator[Line]:
     from hymate.data.tasks import cut_windows
     from hymate.data.vocabulary import build_vocabulary
     from hymate.model.hymate import build_model
-    from hymate.train.loop import labelled as labelled_rows
     from hymate.train.loop import make_optimiser
     from hymate.train.objectives import classification_loss
+    from hymate.train.scoring import labelled as labelled_rows
 
     dataset, config = MedsDataset.open(site.data), TaskConfig(name=task)
     began = time.perf_counter()

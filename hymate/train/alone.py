@@ -24,15 +24,8 @@ from hymate.train.averaging import Average, averaged
 from hymate.train.distillation import distil
 from hymate.train.early_stopping import EarlyStopping
 from hymate.train.journey import Journey, Phase, Progress, copied
-from hymate.train.loop import (
-    LocalHook,
-    finetune_epochs,
-    forecast_error,
-    labelled,
-    make_optimiser,
-    outputs,
-    pretrain_epochs,
-)
+from hymate.train.loop import LocalHook, finetune_epochs, make_optimiser, pretrain_epochs
+from hymate.train.scoring import forecast_error, labelled, outputs
 from hymate.train.target import Criterion, Target, Tuning, criterion_of, merit, target_of
 from hymate.train.warm_up import warm_up
 

@@ -23,7 +23,7 @@ from hymate.train.alone import AloneResult, Progress, rounds_done, train_alone
 from hymate.train.auxiliary import Auxiliary, auxiliary_target
 from hymate.train.config import TrainConfig
 from hymate.train.evaluation import evaluate
-from hymate.train.loop import LocalHook, labelled
+from hymate.train.loop import LocalHook
 from hymate.train.report import cohort, training_report
 from hymate.train.run import Journal, RunFolder, alone_in, begin, refuse_difference
 from hymate.train.saved_model import (
@@ -36,6 +36,7 @@ from hymate.train.saved_model import (
     new_model,
     save_model,
 )
+from hymate.train.scoring import labelled
 from hymate.train.soft_labels import out_of_fold
 from hymate.train.target import Regression, Target, target_of
 

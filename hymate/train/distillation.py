@@ -33,8 +33,9 @@ from hymate.model.sequence_model import SequenceModel
 from hymate.model.summary import SummaryEmbedding
 from hymate.train.averaging import Average
 from hymate.train.encoded import Losses, encode_stays, frozen_epochs
-from hymate.train.loop import EpochResult, Phase, labelled, make_optimiser
+from hymate.train.loop import EpochResult, Phase, make_optimiser
 from hymate.train.placement import device_of
+from hymate.train.scoring import labelled
 
 SURE = 1e-6  # boosting's probabilities are cut off this near to 0 and 1
 

@@ -11,9 +11,9 @@ from hymate.data.store import TripletStore
 from hymate.evaluate.bootstrap import BootstrapSettings
 from hymate.evaluate.figures import Report, binary_report, regression_report
 from hymate.train.config import TrainConfig
-from hymate.train.loop import labelled
 from hymate.train.prediction import predicted_values, tabulate, write_tables
 from hymate.train.saved_model import SavedModel
+from hymate.train.scoring import labelled
 
 
 def evaluate(

@@ -20,8 +20,8 @@ from hymate.data.store import TripletStore, prepare_store
 from hymate.data.tasks import cut_windows
 from hymate.errors import InputFault
 from hymate.evaluate import predictions
-from hymate.train.loop import outputs
 from hymate.train.saved_model import SavedModel
+from hymate.train.scoring import outputs
 
 Rows = npt.NDArray[np.int64]
 

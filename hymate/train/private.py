@@ -39,15 +39,7 @@ from hymate.ops.allocator import release_memory
 from hymate.privacy.spend import SAMPLED_GAUSSIAN, Spend
 from hymate.train.averaging import Average
 from hymate.train.clipped_sum import Visits, add_clipped
-from hymate.train.loop import (
-    EpochResult,
-    LocalHook,
-    Objective,
-    Phase,
-    forecast_losses,
-    label_losses,
-    labelled,
-)
+from hymate.train.loop import EpochResult, LocalHook, Objective, Phase, forecast_losses, label_losses
 from hymate.train.noise import SecretNoise, derived_key
 from hymate.train.per_sample import unknown_layers
 from hymate.train.placement import device_of, mode, on_device, own_randomness
@@ -55,6 +47,7 @@ from hymate.train.poisson import Ints, Sampling, Subjects
 from hymate.train.private_optimiser import KINDS, Mechanism
 from hymate.train.sample_gradients import SampleGradients, used_parameters
 from hymate.train.schedule import changes, rate_factor, set_rate
+from hymate.train.scoring import labelled
 
 Batch = TypeVar("Batch", TripletBatch, ForecastBatch)
 

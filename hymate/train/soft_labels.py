@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.baselines.summary import fit_summary
-from hymate.train.loop import labelled
+from hymate.train.scoring import labelled
 
 
 def out_of_fold(store: TripletStore, folds: int, seed: int) -> NDArray[np.float32]:

@@ -18,7 +18,6 @@ from hymate.config import FinetuneConfig, TaskConfig
 from hymate.data.batching import TripletBatch
 from hymate.data.store import TripletStore
 from hymate.evaluate.metrics import auroc, average_precision, log_loss_sum
-from hymate.train.loop import labelled
 from hymate.train.objectives import (
     class_weight,
     classification_loss,
@@ -26,6 +25,7 @@ from hymate.train.objectives import (
     regression_loss,
     smoothed,
 )
+from hymate.train.scoring import labelled
 
 Floats = NDArray[np.float64]
 Criterion = Literal["auroc + average precision", "log loss", "root mean squared error", "none"]

@@ -23,8 +23,9 @@ from hymate.model.hymate import HyMaTE
 from hymate.model.sequence_model import SequenceModel
 from hymate.train.averaging import Average
 from hymate.train.encoded import encode_stays, frozen_epochs, without_observations
-from hymate.train.loop import EpochResult, Objective, Phase, labelled
+from hymate.train.loop import EpochResult, Objective, Phase
 from hymate.train.placement import device_of, on_device
+from hymate.train.scoring import labelled
 
 
 def warm_up(

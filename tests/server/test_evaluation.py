@@ -21,8 +21,8 @@ from hymate.data.cohort.write import Cohort, write_cohort
 from hymate.evaluate.calibration import calibration_figures
 from hymate.evaluate.group_members import BETWEEN
 from hymate.protocol import EvaluateReply, RecalibrateReply, ScoreReport, TrainReply
-from hymate.train.loop import labelled, score
 from hymate.train.saved_model import load_model
+from hymate.train.scoring import labelled, score
 from server.app import run_study
 from strategies.wire import unpack
 from tests.in_process import InProcessGrid, small_study

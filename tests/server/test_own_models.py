@@ -15,8 +15,8 @@ from client.journal import journal_path
 from client.site import load_site
 from hymate.errors import InputFault
 from hymate.evaluate.metrics import auroc
-from hymate.train.loop import labelled, score
 from hymate.train.saved_model import load_model
+from hymate.train.scoring import labelled, score
 from server.app import run_study
 from tests.in_process import InProcessGrid, lay_out, small_study
 

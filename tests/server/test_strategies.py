@@ -25,8 +25,9 @@ from hymate.evaluate.histograms import count_scores
 from hymate.model.hymate import HyMaTE, build_model
 from hymate.protocol import Cells, EvaluateReply, FinetuneRequest, ScoreReport, TrainReply
 from hymate.train.checkpoint import load_arrays
-from hymate.train.loop import finetune_epochs, labelled, make_optimiser, score
+from hymate.train.loop import finetune_epochs, make_optimiser
 from hymate.train.saved_model import load_model
+from hymate.train.scoring import labelled, score
 from server.app import run_study
 from server.checkpoint import Checkpoint, Checkpoints
 from server.rounds import StudyFailure

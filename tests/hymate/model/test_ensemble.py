@@ -13,9 +13,10 @@ from hymate.config import TaskConfig
 from hymate.data.batching import collate, forecast_batches
 from hymate.data.vocabulary import Vocabulary, VocabularyEntry
 from hymate.model.ensemble import Ensemble
-from hymate.train.loop import forecast_error, make_optimiser, pretrain_epochs, score
+from hymate.train.loop import make_optimiser, pretrain_epochs
 from hymate.train.objectives import event_loss
 from hymate.train.saved_model import SavedModel, as_ensemble, load_model, save_model
+from hymate.train.scoring import forecast_error, score
 from tests.hymate.train.planted import CODES, MODEL, PRETRAIN, new_model, planted_store
 
 VOCABULARY = Vocabulary(

@@ -10,7 +10,7 @@ import torch
 
 from hymate.evaluate.metrics import auroc
 from hymate.train.alone import Progress, Tuning, train_alone
-from hymate.train.loop import labelled, score
+from hymate.train.scoring import labelled, score
 from tests.hymate.train.planted import FINETUNE, PRETRAIN, new_model, planted_store
 
 

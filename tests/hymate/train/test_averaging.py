@@ -10,7 +10,8 @@ from hymate.evaluate.metrics import auroc
 from hymate.model.hymate import HyMaTE
 from hymate.train.alone import Progress, train_alone
 from hymate.train.averaging import Average, averaged
-from hymate.train.loop import finetune_epochs, labelled, make_optimiser, score
+from hymate.train.loop import finetune_epochs, make_optimiser
+from hymate.train.scoring import labelled, score
 from tests.hymate.train.planted import FINETUNE, MODEL, PRETRAIN, new_model, planted_store
 
 NOTHING = PRETRAIN.model_copy(update={"rounds": 0})

@@ -20,7 +20,7 @@ from hymate.train.alone import Progress, rounds_done, train_alone
 from hymate.train.auxiliary import auxiliary_target, widen
 from hymate.train.distillation import Teachers, distil, exchange, fit_boosters
 from hymate.train.encoded import encode_stays
-from hymate.train.loop import labelled, outputs
+from hymate.train.scoring import labelled, outputs
 from hymate.train.target import target_of
 from tests.hymate.train.planted import FINETUNE, MODEL, PRETRAIN, new_model, planted_store
 

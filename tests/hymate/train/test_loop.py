@@ -17,16 +17,8 @@ from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
 from hymate.train.checkpoint import load_checkpoint, save_checkpoint
-from hymate.train.loop import (
-    EpochResult,
-    LocalHook,
-    finetune_epochs,
-    forecast_error,
-    labelled,
-    make_optimiser,
-    pretrain_epochs,
-    score,
-)
+from hymate.train.loop import EpochResult, LocalHook, finetune_epochs, make_optimiser, pretrain_epochs
+from hymate.train.scoring import forecast_error, labelled, score
 from tests.hymate.train.planted import FINETUNE, MODEL, PRETRAIN, new_model, planted_store
 
 

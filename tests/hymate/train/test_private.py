@@ -26,18 +26,11 @@ from hymate.privacy_config import Clipping, PrivacyConfig
 from hymate.train import private
 from hymate.train.averaging import Average
 from hymate.train.checkpoint import load_optimiser, save_optimiser
-from hymate.train.loop import (
-    LocalHook,
-    Phase,
-    finetune_epochs,
-    label_losses,
-    labelled,
-    make_optimiser,
-    pretrain_epochs,
-)
+from hymate.train.loop import LocalHook, Phase, finetune_epochs, label_losses, make_optimiser, pretrain_epochs
 from hymate.train.noise import SecretNoise, derived_key
 from hymate.train.private import PrivateResult, private_finetune_epochs, private_pretrain_epochs
 from hymate.train.private_optimiser import KINDS, Mechanism
+from hymate.train.scoring import labelled
 from tests.hymate.train.planted import FINETUNE, MODEL, PRETRAIN, new_model, planted_store
 
 STAYS = 24

@@ -22,9 +22,10 @@ from hymate.train import soft_labels
 from hymate.train.alone import Progress, rounds_done, train_alone
 from hymate.train.auxiliary import Auxiliary, auxiliary_target, narrow, widen
 from hymate.train.averaging import Average
-from hymate.train.loop import labelled, make_optimiser, outputs
+from hymate.train.loop import make_optimiser
 from hymate.train.objectives import smoothed
 from hymate.train.optimiser import of_encoder
+from hymate.train.scoring import labelled, outputs
 from hymate.train.target import Binary, target_of
 from hymate.train.warm_up import warm_up
 from tests.hymate.train.planted import FINETUNE, MODEL, PRETRAIN, new_model, planted_store

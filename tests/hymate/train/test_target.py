@@ -13,9 +13,9 @@ from hymate.config import TaskConfig
 from hymate.data.vocabulary import Vocabulary, VocabularyEntry
 from hymate.evaluate.metrics import auroc
 from hymate.train.alone import train_alone
-from hymate.train.loop import labelled, outputs
 from hymate.train.objectives import multilabel_loss, regression_loss
 from hymate.train.saved_model import new_model as model_for
+from hymate.train.scoring import labelled, outputs
 from hymate.train.target import Multilabel, Regression, Tuning, criterion_of, merit, target_of
 from tests.hymate.train.planted import CODES, FINETUNE, MODEL, PRETRAIN, planted_store
 

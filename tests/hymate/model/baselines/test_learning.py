@@ -13,8 +13,9 @@ from hymate.evaluate.metrics import auroc
 from hymate.model.baselines.baseline import Baseline
 from hymate.model.hymate import HyMaTE
 from hymate.model.registry import MODELS, build
-from hymate.train.loop import finetune_epochs, forecast_error, make_optimiser, pretrain_epochs, score
+from hymate.train.loop import finetune_epochs, make_optimiser, pretrain_epochs
 from hymate.train.objectives import classification_loss
+from hymate.train.scoring import forecast_error, score
 from tests.hymate.model.baselines.small import FORECASTERS, SMALL, new
 from tests.hymate.model.batches import CODES, STATIC, batch_of, random_stay
 from tests.hymate.model.batches import SMALL as HYMATE

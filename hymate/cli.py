@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hymate.audit_cli import register as register_audit
 from hymate.command import run_command
 from hymate.data_cli import data
 from hymate.explain_cli import register as register_explain
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.add_typer(data, name="data")
 register(app)
 register_explain(app)
+register_audit(app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -35,6 +35,16 @@ def check_noise(site: SiteConfig, noisy: bool) -> None:
         )
 
 
+def check_masked(site: SiteConfig, masked: bool) -> None:
+    """Raise `InputFault` where the site's updates leave only as part of a sum and this one would not."""
+    if site.policy.secure_aggregation.demand and not masked:
+        raise InputFault(
+            f"site {site.name}",
+            "its policy lets no update leave unmasked",
+            "ask with `secure_aggregation:`, or have the site change `policy.secure_aggregation.demand`",
+        )
+
+
 def check_left_out(site: SiteConfig, left_out: str) -> None:
     """Raise `InputFault` where the site does not train for the model without `left_out`; '': nobody."""
     if left_out == site.name:
@@ -87,6 +97,8 @@ def in_words(policy: Policy) -> list[str]:
         f"this site's own model: {'leaves where a study asks' if policy.share_own_model else 'never leaves'}",
         "app: the installed release's bundle, which holds no code" if app is None else f"app: SHA-256 {app}",
         _privacy_in_words(policy.privacy),
+        f"sums in secret: of {policy.secure_aggregation.min_summed} sites or more; "
+        f"updates outside of one: {'refused' if policy.secure_aggregation.demand else 'given'}",
     ]
 
 

@@ -16,7 +16,7 @@ from client.policy import check_study
 from client.secure_memory import KeptSession, SecureMemory
 from client.site import SiteConfig
 from hymate.errors import InputFault
-from hymate.protocol import EvaluateRequest, RoundRequest
+from hymate.protocol import EvaluateRequest, MaskedReply, RoundRequest
 from hymate.secure_protocol import (
     KeysReply,
     KeysRequest,
@@ -29,7 +29,7 @@ from hymate.secure_protocol import (
     UnmaskReply,
     UnmaskRequest,
 )
-from strategies.secure.contents import OutOfBounds, Rings
+from strategies.secure.contents import OutOfBounds
 from strategies.secure.keys import NotOpened, PrivateKey, opened, parted, sealed
 from strategies.secure.ring import Vector, masked
 from strategies.secure.terms import purpose_of, terms_digest, work_digest
@@ -100,8 +100,8 @@ def masked_answer(
     request: RoundRequest | EvaluateRequest,
     asked: Masked,
     weights: Weights,
-    answer: Callable[[Rings], Vector],
-) -> Vector:
+    answer: Callable[[Terms], tuple[MaskedReply, Vector]],
+) -> tuple[MaskedReply, Vector]:
     """What `answer` gives, masked; what was masked before, where it is asked again: two vectors under the
     same masks would give their difference away.
 
@@ -121,7 +121,7 @@ def masked_answer(
     if before is not None:
         return before
     try:
-        vector = answer(Rings(len(terms.keys), terms.bits, terms.clipping_range, terms.heaviest))
+        reply, vector = answer(terms)
     except OutOfBounds as fault:
         raise _refused(site, str(fault), "mend the training settings, or leave the site out") from None
     own = PrivateKey(bytes.fromhex(kept.mask_key))
@@ -129,8 +129,8 @@ def masked_answer(
         pairs = {name: own.seed_with(terms.keys[name].masks) for name in senders if name != site.name}
     hidden = masked(vector, site.name, bytes.fromhex(kept.seed), pairs)
     memory.keep(kept.model_copy(update={"shares": shares, "senders": senders}))
-    memory.keep_masked(hidden)
-    return hidden
+    memory.keep_masked(reply, hidden)
+    return reply, hidden
 
 
 def give_unmasking(site: SiteConfig, request: UnmaskRequest) -> UnmaskReply:
@@ -209,7 +209,7 @@ def _opened_shares(
         with _readable(site):
             told = json.loads(opened(own.agreed_with(terms.keys[name].shares), token))
         if (told["from"], told["to"], told["terms"]) != (name, site.name, digest):
-            raise _refused(site, f"and site {name} were told of this sum on different terms", _ANEW)
+            raise _refused(site, f"was told other terms of this sum than site {name}", _ANEW)
         shares[name] = (told["seed"], told["key"])
     return shares
 

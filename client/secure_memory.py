@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from client.site import SiteConfig
 from hymate.durable import write_bytes, write_text
 from hymate.errors import InputFault
 from hymate.frozen import Frozen
+from hymate.protocol import MaskedReply
 from hymate.secure_protocol import KeysRequest, SharesRequest
 from strategies.secure.ring import Vector
 
 FOLDER = "secure"
 SESSION, MASKED, OPENED = "session.json", "masked.safetensors", "opened.json"
+REPLY = "reply"
 
 
 class KeptSession(Frozen):
@@ -80,17 +82,21 @@ class SecureMemory:
         except (OSError, ValueError) as fault:
             raise self._unkept(fault) from None
 
-    def masked(self) -> Vector | None:
+    def masked(self) -> tuple[MaskedReply, Vector] | None:
         """What this site sent in the session under way."""
         path = self._folder / MASKED
         try:
-            return load(path.read_bytes()) if path.is_file() else None
-        except (OSError, SafetensorError) as fault:
+            if not path.is_file():
+                return None
+            with safe_open(path, framework="np") as file:
+                vector = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                return MaskedReply.model_validate_json(file.metadata()[REPLY]), vector
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as fault:
             raise self._unkept(fault) from None
 
-    def keep_masked(self, vector: Vector) -> None:
+    def keep_masked(self, reply: MaskedReply, vector: Vector) -> None:
         try:
-            write_bytes(self._folder / MASKED, save(vector))
+            write_bytes(self._folder / MASKED, save(vector, metadata={REPLY: reply.model_dump_json()}))
         except OSError as fault:
             raise self._unkept(fault) from None
 

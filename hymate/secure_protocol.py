@@ -63,6 +63,8 @@ class Terms(Frozen):
     clipping_range: Positive
     heaviest: Positive
     """The largest weight that a site may have."""
+    scores: Literal["summed", "told", "none"]
+    """Whether a round's report on the weights received is part of the sum, told beside it, or not wanted."""
 
 
 class SharesRequest(SessionOf):

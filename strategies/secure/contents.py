@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hymate.protocol import ScoreReport
+from hymate.secure_protocol import Terms
 from strategies.base import Arrays
 from strategies.secure.ring import Residues, Vector, decoded, encoded
 from strategies.secure.score_sums import numbers_of, report_of, size_of
@@ -41,6 +42,10 @@ class Rings:
     bits: int
     clipping_range: float
     heaviest: float
+
+    @classmethod
+    def of(cls, terms: Terms) -> Rings:
+        return cls(len(terms.keys), terms.bits, terms.clipping_range, terms.heaviest)
 
 
 @dataclass(frozen=True)

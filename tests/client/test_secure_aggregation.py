@@ -11,13 +11,15 @@ import pytest
 from client.secure_aggregation import give_keys, give_shares, give_unmasking, masked_answer
 from client.secure_memory import FOLDER, SESSION
 from hymate.errors import InputFault
-from hymate.secure_protocol import KeysRequest, UnmaskRequest
+from hymate.protocol import MaskedReply
+from hymate.secure_protocol import KeysRequest, Terms, UnmaskRequest
 from strategies.secure.contents import OutOfBounds
 from strategies.secure.ring import Vector
 from strategies.secure.terms import work_digest
-from tests.secure_sums import WEIGHTS, SecureSum, hospital, hospitals
+from tests.secure_sums import RINGS, WEIGHTS, SecureSum, answering, hospital, hospitals
 
 ZEROS: Vector = {"update": np.zeros(4, np.uint32)}
+NOTHING = answering("h00", ZEROS)
 
 
 @pytest.fixture
@@ -111,17 +113,15 @@ def test_a_changed_list_of_sites(run: SecureSum) -> None:
 def test_a_site_that_was_told_other_terms_than_the_rest(tmp_path: Path) -> None:
     run = SecureSum(hospitals(tmp_path, 3), 2)
     run.keys()
-    asked = run.session.shares_request(
-        sorted(run.sites), work=work_digest(run.request, WEIGHTS), bits=32, clipping_range=1.0, heaviest=1.0
-    )
+    asked = run.session.shares_request(sorted(run.sites), **RINGS, work=work_digest(run.request, WEIGHTS))
     other = asked.model_copy(update={"terms": asked.terms.model_copy(update={"heaviest": 2.0})})
     for name, site in run.sites.items():
         assert run.session.took_shares(give_shares(site, other if name == "h02" else asked)) is None
     secure = run.session.masked_for("h00", sorted(run.sites))
-    with pytest.raises(InputFault, match="h00: and site h02 were told of this sum on different terms"):
-        masked_answer(run.sites["h00"], run.request, secure, WEIGHTS, lambda rings: ZEROS)
+    with pytest.raises(InputFault, match="other terms of this sum than site h02"):
+        masked_answer(run.sites["h00"], run.request, secure, WEIGHTS, NOTHING)
     without = secure.model_copy(update={"shares": {"h01": secure.shares["h01"]}})
-    masked_answer(run.sites["h00"], run.request, without, WEIGHTS, lambda rings: ZEROS)
+    masked_answer(run.sites["h00"], run.request, without, WEIGHTS, NOTHING)
 
 
 def test_keys_that_are_not_the_site_s_own(run: SecureSum) -> None:
@@ -141,9 +141,9 @@ def test_other_work_or_weights_than_were_agreed_on(run: SecureSum) -> None:
         (asked, {"w": np.arange(3.0) + 1e-12}),
     ):
         with pytest.raises(InputFault, match="asked for something else"):
-            masked_answer(site, request, asked.secure, weights, lambda rings: ZEROS)
+            masked_answer(site, request, asked.secure, weights, NOTHING)
     folded = asked.model_copy(update={"folded": 3})  # in which sites differ
-    masked_answer(site, folded, asked.secure, WEIGHTS, lambda rings: ZEROS)
+    masked_answer(site, folded, asked.secure, WEIGHTS, NOTHING)
 
 
 def test_masks_of_other_sites_than_before_or_of_too_few(run: SecureSum) -> None:
@@ -152,14 +152,14 @@ def test_masks_of_other_sites_than_before_or_of_too_few(run: SecureSum) -> None:
     shares = asked.secure.shares
     few = asked.secure.model_copy(update={"shares": {"h01": shares["h01"]}})
     with pytest.raises(InputFault, match="fewer than 3"):
-        masked_answer(site, asked, few, WEIGHTS, lambda rings: ZEROS)
+        masked_answer(site, asked, few, WEIGHTS, NOTHING)
     swapped = asked.secure.model_copy(update={"shares": {**shares, "h01": shares["h02"]}})
     with pytest.raises(InputFault, match="a seal under another key"):
-        masked_answer(site, asked, swapped, WEIGHTS, lambda rings: ZEROS)
+        masked_answer(site, asked, swapped, WEIGHTS, NOTHING)
     three = asked.secure.model_copy(update={"shares": {name: shares[name] for name in ("h01", "h02")}})
-    masked_answer(site, asked, three, WEIGHTS, lambda rings: ZEROS)
+    masked_answer(site, asked, three, WEIGHTS, NOTHING)
     with pytest.raises(InputFault, match="other sites whose masks count"):
-        masked_answer(site, asked, asked.secure, WEIGHTS, lambda rings: ZEROS)
+        masked_answer(site, asked, asked.secure, WEIGHTS, NOTHING)
 
 
 def test_asked_again_it_sends_the_same_and_does_not_work_again(run: SecureSum) -> None:
@@ -172,7 +172,7 @@ def test_what_cannot_be_summed_is_not_masked(run: SecureSum) -> None:
     asked = run.asked_of("h00")
     assert asked.secure is not None
 
-    def fails(rings: object) -> Vector:
+    def fails(terms: Terms) -> tuple[MaskedReply, Vector]:
         raise OutOfBounds("its weights are not finite after training")
 
     with pytest.raises(InputFault, match="site h00: its weights are not finite"):

@@ -1,4 +1,4 @@
-"""Both halves of a sum together: its value, what the coordinator sees of one site, dropouts at every stage."""
+"""Both halves of a sum: its value, what the coordinator sees of one site, dropouts at every stage."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_beyond_the_range_a_change_is_clipped(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.shared["a"], [0.25, -0.25], atol=1e-6)
 
 
-def _p_value(numbers: np.ndarray) -> float:
+def _p_value(numbers: ring.Residues) -> float:
     """Chi-square of bytes against uniform ones."""
     return float(chisquare(np.bincount(numbers.view(np.uint8), minlength=256)).pvalue)
 
@@ -105,7 +105,7 @@ def test_what_the_coordinator_sees_of_one_site_is_uniform(
 ) -> None:
     """Zeros are sent, which no chance makes uniform; and once one mask is missing, the test says so."""
     names = hospitals(tmp_path / "masked", 3)
-    zeros = {"update": np.zeros(2**15, np.uint32), "figures": np.zeros(2**12, np.uint64)}
+    zeros: Vector = {"update": np.zeros(2**15, np.uint32), "figures": np.zeros(2**12, np.uint64)}
     run = SecureSum(names, 2, {"h02": "masked"})
     total = run.run(dict.fromkeys(names, zeros))
     for vector in run.transcript.values():
@@ -114,8 +114,7 @@ def test_what_the_coordinator_sees_of_one_site_is_uniform(
     assert not total["update"].any()
     # Even with the masks that sites have in common gone, as where all others are the coordinator's, the
     # site's own mask still hides it; and with all gone, nothing does.
-    plain = dict(zeros)
-    own = ring.masked(plain, "h00", b"s" * 32, {})
+    own = ring.masked(zeros, "h00", b"s" * 32, {})
     assert _p_value(own["update"]) > 1e-4
     monkeypatch.setattr(ring, "mask", lambda seed, like: {name: like[name] * 0 for name in like})
     bare = SecureSum(hospitals(tmp_path / "bare", 3), 2)
@@ -126,7 +125,7 @@ def test_what_the_coordinator_sees_of_one_site_is_uniform(
 def test_a_late_vector_stays_hidden_after_the_others_gave_its_key(tmp_path: Path) -> None:
     """The coordinator has all it may have of a site that was given up, and its numbers, which came late."""
     names = hospitals(tmp_path, 4)
-    vectors = dict.fromkeys(names, {"update": np.zeros(2**14, np.uint32)})
+    vectors = {name: {"update": np.zeros(2**14, np.uint32)} for name in names}
     run = SecureSum(names, 3, {"h03": "masked"})
     run.run(vectors)
     late = run.mask("h03", vectors["h03"])

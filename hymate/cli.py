@@ -11,6 +11,7 @@ from hymate.audit_cli import register as register_audit
 from hymate.command import run_command
 from hymate.data_cli import data
 from hymate.explain_cli import register as register_explain
+from hymate.report_cli import report
 from hymate.train_cli import register
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(data, name="data")
+app.add_typer(report, name="report")
 register(app)
 register_explain(app)
 register_audit(app)

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import signal
 import sys
 import time
 from pathlib import Path
 
+from benchmarks.children import alone_in, duration
+from benchmarks.command import exit_code, repeated, seeds
 from benchmarks.experiments.files import FOLDER, TABLES, TableConfig, load_table
 from benchmarks.experiments.places import RAW, lay_out_all, places
 from benchmarks.experiments.report import RESULTS, section, write_section
-from benchmarks.experiments.runner import Runner, alone_in, duration
+from benchmarks.experiments.runner import Runner
 from benchmarks.experiments.runs import Run, runs_of
 from hymate.errors import InputFault
 
@@ -33,15 +33,7 @@ NAME = "benchmarks.experiments"
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0; 1 where a run failed; 2 for a wrong input; 130 where stopped."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _run(options)
-    except InputFault as fault:
-        print(f"{NAME}: {fault}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{NAME}: stopped; the same command goes on", file=sys.stderr)
-        return 130
+    return exit_code(NAME, lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("table", metavar="TABLE", help=f"{', '.join(TABLES)}; or all")
     parser.add_argument("--reduced", action="store_true", help="few small runs on made-up data")
     parser.add_argument("--row", action="append", metavar="NAME", help="train this row only; may be repeated")
-    parser.add_argument("--seeds", type=_seeds, help="such as 0,1,2; default: the table's")
+    parser.add_argument("--seeds", type=seeds, help="such as 0,1,2; default: the table's")
     raw = os.environ.get(RAW)
     parser.add_argument(
         "--data",
@@ -67,10 +59,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--configs", type=Path, default=FOLDER, help=argparse.SUPPRESS)
     parser.add_argument("--results", type=Path, default=RESULTS, help=argparse.SUPPRESS)
     return parser
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(int(seed) for seed in text.split(","))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -95,8 +83,8 @@ def _run(options: argparse.Namespace) -> int:
 def _runs(table: TableConfig, options: argparse.Namespace) -> list[Run]:
     reduced = options.reduced
     found = places(table.reduced.data if reduced else table.data, options.data)
-    seeds = options.seeds or (table.reduced.seeds if reduced else table.seeds)
-    return runs_of(table, found, seeds, options.out.resolve(), reduced=reduced, configs=options.configs)
+    wanted = options.seeds or (table.reduced.seeds if reduced else table.seeds)
+    return runs_of(table, found, wanted, options.out.resolve(), reduced=reduced, configs=options.configs)
 
 
 def _one(name: str, table: TableConfig, runs: list[Run], options: argparse.Namespace) -> int:
@@ -124,11 +112,8 @@ def _one(name: str, table: TableConfig, runs: list[Run], options: argparse.Names
 
 def _command(name: str, options: argparse.Namespace) -> str:
     """As a reader would repeat it: without anybody's folders."""
-    parts = ["python", "-m", NAME, name]
-    parts += ["--reduced"] if options.reduced else ["--data", "RAW"]
-    if options.seeds:
-        parts += ["--seeds", ",".join(map(str, options.seeds))]
-    return shlex.join(parts)
+    parts = [name, *(["--reduced"] if options.reduced else ["--data", "RAW"])]
+    return repeated(NAME, parts, options.seeds)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.experiments.files import TABLES, TableConfig
 from benchmarks.experiments.runs import Run
-from hymate.durable import write_text
+from benchmarks.tables import counted, head, line, put_between, spread
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results.md"
 REDUCED = (
@@ -50,7 +50,7 @@ def section(
 def _header(against: str) -> list[str]:
     difference = [f"AUROC - {against}", f"AP - {against}"] if against else []
     names = ["", "AUROC", "average precision", *difference, "epochs", "seconds", "n"]
-    return [_line(names), _line(["---", *["---:"] * (len(names) - 1)])]
+    return head(names)
 
 
 def _row(
@@ -73,8 +73,7 @@ def _row(
     if figures and found[0].summary:
         epochs = "-"
     seconds = f"{statistics.mean(each['seconds'] for each in figures):.0f}" if figures else "-"
-    count = str(len(found)) if len(found) == len(wanted) else f"{len(found)} of {len(wanted)}"
-    return _line([*cells, epochs, seconds, count])
+    return line([*cells, epochs, seconds, counted(len(found), len(wanted))])
 
 
 def _footer(runs: Sequence[Run], found: Sequence[Run], command: str) -> list[str]:
@@ -92,35 +91,14 @@ def _footer(runs: Sequence[Run], found: Sequence[Run], command: str) -> list[str
     return lines
 
 
-def spread(values: Sequence[float | None], *, sign: bool = False) -> str:
-    """Mean and standard deviation.
-
-    >>> spread([0.8, 0.9]), spread([0.85]), spread([]), spread([0.01], sign=True)
-    ('0.850 ± 0.071', '0.850', '-', '+0.010')
-    """
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    mean = f"{statistics.mean(known):{'+' if sign else ''}.3f}"
-    return f"{mean} ± {statistics.stdev(known):.3f}" if len(known) > 1 else mean
-
-
 def write_section(name: str, text: str, path: Path = RESULTS) -> None:
     """Put `text` between the markers of `name`; where they are missing, make them, in the tables' order."""
-    begin, end = f"<!-- experiments: {name} -->", f"<!-- end of {name} -->"
-    content = path.read_text(encoding="utf-8") if path.is_file() else HEAD
-    block = f"{begin}\n{text.strip()}\n{end}"
-    if begin in content and end in content:
-        before, after = content.split(begin, 1)[0], content.split(end, 1)[1]
-        write_text(path, before + block + after)
-        return
-    at = len(content)
-    for match in re.finditer(r"<!-- experiments: (\S+) -->", content):
-        if _place(match.group(1)) > _place(name):
-            at = match.start()
-            break
-    before, after = content[:at].rstrip(), content[at:].lstrip()
-    write_text(path, f"{before}\n\n{block}\n" + (f"\n{after}" if after else ""))
+
+    def place(content: str) -> int:
+        others = re.finditer(r"<!-- experiments: (\S+) -->", content)
+        return next((other.start() for other in others if _place(other[1]) > _place(name)), len(content))
+
+    put_between((f"<!-- experiments: {name} -->", f"<!-- end of {name} -->"), text, path, HEAD, place)
 
 
 def _place(name: str) -> tuple[bool, int]:
@@ -131,7 +109,3 @@ def _place(name: str) -> tuple[bool, int]:
 
 def _pair(run: Run) -> tuple[str, int]:
     return run.place.key, run.config.seed
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

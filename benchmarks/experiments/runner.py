@@ -6,23 +6,16 @@ others are run all the same.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import monotonic, sleep
 
-from benchmarks.experiments.runs import Run, commit_now
+from benchmarks.children import POLL_SECONDS, TOLD_EVERY_SECONDS, Child, Say, duration, last_line, stop_all
+from benchmarks.experiments.runs import Run
+from benchmarks.records import commit_now
+from benchmarks.tables import number
 from hymate.errors import InputFault
-
-Say = Callable[[str], None]
-
-POLL_SECONDS = 0.2
-TOLD_EVERY_SECONDS = 60.0
 
 
 @dataclass
@@ -34,27 +27,6 @@ class Outcome:
     """One line a run that failed."""
 
 
-@dataclass
-class _Training:
-    run: Run
-    process: subprocess.Popen[bytes]
-    began: float
-    told: float
-
-
-@contextlib.contextmanager
-def alone_in(out: Path) -> Iterator[None]:
-    """Nobody else runs experiments in `out` within; `InputFault` where somebody does."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "wait for them, or give another --out; several at once: --jobs"
-            raise InputFault(out, "other experiments are running here", remedy) from None
-        yield
-
-
 class Runner:
     """Runs in the order given, `jobs` at a time, but never two that pretrain the same weights."""
 
@@ -63,7 +35,7 @@ class Runner:
         self._commit = commit_now()
         self._outcome = Outcome()
         self._pending: list[Run] = []
-        self._active: list[_Training] = []
+        self._active: list[Child[Run]] = []
         self._runs = list({run.id: run for run in runs}.values())
         self._seconds: dict[str, list[float]] = {}
         """Of finished runs, by row."""
@@ -88,7 +60,7 @@ class Runner:
                 sleep(POLL_SECONDS)
                 self._look()
         finally:
-            self._stop_all()
+            stop_all(self._active)
         return self._outcome
 
     def _start_some(self) -> None:
@@ -113,18 +85,12 @@ class Runner:
     def _start(self, run: Run, source: Run | None) -> None:
         begun = run.state() == "begun"
         run.note(self._table, self._commit)
-        command = [sys.executable, "-m", *training_command(run, source, begun)]
         environment = dict(os.environ)
         if self._jobs > 1:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // self._jobs)))
-        # The log is written by the child itself: it outlives this process.
-        with run.beside("log").open("ab") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=environment
-            )
+        words = training_command(run, source, begun)
+        self._active.append(Child.begin(run, words, run.beside("log"), environment))
         how = "goes on" if begun else "shares its pretraining" if source else "begins"
-        now = monotonic()
-        self._active.append(_Training(run, process, now, now))
         self._say(f"  {run.row}, {run.replicate}: {how} ({run.beside('log')})")
 
     def _look(self) -> None:
@@ -140,7 +106,8 @@ class Runner:
             self._active.remove(training)
             try:
                 if code or run.state() != "finished":
-                    raise InputFault(run.beside("log"), f"ended with {code} ({_last_line(run)})", "see there")
+                    log = run.beside("log")
+                    raise InputFault(log, f"ended with {code} ({last_line(log)})", "see there")
                 took = now - training.began
                 self._finish(run, took)
             except InputFault as fault:
@@ -168,17 +135,6 @@ class Runner:
         each = [sum(row) / len(row) if (row := self._seconds.get(run.row, [])) else mean for run in left]
         return f"; {len(left)} left, about {duration(sum(each) / self._jobs)}"
 
-    def _stop_all(self) -> None:
-        """A training that is stopped keeps its last complete round."""
-        for training in self._active:
-            training.process.terminate()
-        for training in self._active:
-            try:
-                training.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                training.process.kill()
-                training.process.wait()
-
 
 def training_command(run: Run, source: Run | None, begun: bool) -> list[str]:
     """What is run, after `python -m`. A training that has begun goes on by itself."""
@@ -196,24 +152,7 @@ def training_command(run: Run, source: Run | None, begun: bool) -> list[str]:
 def told(run: Run) -> str:
     """The figures of a finished run, for the terminal."""
     found = run.figures()
-
-    def shown(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4f}"
-
-    return f"AUROC {shown(found['auroc'])}, AP {shown(found['average_precision'])}"
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(42.4), duration(312), duration(7500)
-    ('42 s', '5 min 12 s', '2 h 5 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"AUROC {number(found['auroc'])}, AP {number(found['average_precision'])}"
 
 
 def _round(run: Run) -> str:
@@ -221,11 +160,3 @@ def _round(run: Run) -> str:
     if not line:
         return "first round"
     return f"{line['phase']} {line['round']}/{line['rounds']}, {duration(line['seconds'])} a round"
-
-
-def _last_line(run: Run) -> str:
-    try:
-        lines = run.beside("log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return lines[-1] if lines else "it said nothing"

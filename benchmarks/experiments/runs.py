@@ -11,23 +11,21 @@ pretraining depends on has a hash of its own: trainings that agree in it share t
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from benchmarks.experiments.files import FitOn, SummaryKind, TableConfig, row_config
 from benchmarks.experiments.places import Place
+from benchmarks.records import State, commits_in, digest
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.train.config import TrainConfig, dump_train_config
 from hymate.train.run import RunFolder, refuse_difference
 from hymate.train.saved_model import PRETRAINED, SUMMARY
 
-State = Literal["new", "begun", "finished"]
 PRETRAINING = {"task", "vocabulary", "model", "pretrain", "seed"}
 """Keys of a training file that the pretrained weights depend on, beside the data."""
 
@@ -52,7 +50,7 @@ class Run:
     def id(self) -> str:
         other = {"summary": self.summary, "fit_on": list(self.fit_on)} if self.summary else {}
         content = _settings(self.config, set(TrainConfig.model_fields) - {"name", "data", "pretrained"})
-        return _digest({"data": self.place.key, "config": content, **other})
+        return digest({"data": self.place.key, "config": content, **other})
 
     @property
     def pretraining(self) -> str:
@@ -62,7 +60,7 @@ class Run:
             return ""
         content = _settings(self.config, PRETRAINING)
         model = {key: value for key, value in content["model"].items() if key not in SUMMARY}
-        return _digest({"data": self.place.key, **content, "model": model})
+        return digest({"data": self.place.key, **content, "model": model})
 
     @property
     def folder(self) -> Path:
@@ -115,23 +113,19 @@ class Run:
         """Write file and record; a training that goes on under another commit keeps both."""
         config = self.config.model_copy(update={"name": self.id, "data": (self.place.folder(self.out),)})
         write_text(self.beside("yaml"), dump_train_config(config))
-        commits = [*self.commits(), *([] if commit in self.commits() else [commit])]
         record = {
             "row": self.row,
             "table": table,
             "replicate": self.replicate,
             "data": self.place.key,
             "pretraining": self.pretraining,
-            "commits": commits,
+            "commits": list(dict.fromkeys([*self.commits(), commit])),
         }
         write_text(self.beside("json"), json.dumps(record, indent=2) + "\n")
 
     def commits(self) -> list[str]:
         """Under which the training was run, in order."""
-        try:
-            return list(json.loads(self.beside("json").read_text(encoding="utf-8"))["commits"])
-        except (OSError, ValueError, KeyError):
-            return []
+        return commits_in(self.beside("json"))
 
     def last_round(self) -> dict[str, Any]:
         """The last line of metrics.jsonl; empty before the first round."""
@@ -169,25 +163,8 @@ def runs_of(
     ]
 
 
-def commit_now() -> str:
-    """Of the working tree, with a + where it differs from its commit; "unknown" outside of git."""
-    here = Path(__file__).parent
-    told = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=here,
-    )
-    return told.stdout.strip() or "unknown"
-
-
 def _settings(config: TrainConfig, keys: set[str]) -> dict[str, Any]:
     """What differs from the defaults, and which model: a key added later makes no other training."""
     content = config.model_dump(mode="json", exclude_defaults=True, include=keys)
     # The name is every model's own default.
     return {**content, "model": {**content.get("model", {}), "name": config.model.name}}
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

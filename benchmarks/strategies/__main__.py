@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
-import signal
 import sys
 from pathlib import Path
 
-from benchmarks.experiments.runner import alone_in
+from benchmarks.children import alone_in
+from benchmarks.command import exit_code, repeated, seeds
 from benchmarks.strategies.files import FOLDER, load_tables, population_of
 from benchmarks.strategies.report import DOCS, section, write_section
 from benchmarks.strategies.runner import Runner
@@ -34,15 +33,7 @@ RAW = "HYMATE_PHYSIONET2012"
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0; 1 where a run failed; 2 for a wrong input; 130 where stopped."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _run(options)
-    except InputFault as fault:
-        print(f"{NAME}: {fault}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{NAME}: stopped; the same command goes on", file=sys.stderr)
-        return 130
+    return exit_code(NAME, lambda: _run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"this table only; may be repeated. Default: all that can be run\n(physionet2012 needs {RAW})",
     )
     parser.add_argument("--row", action="append", metavar="NAME", help="run this row only; may be repeated")
-    parser.add_argument("--seeds", type=_seeds, help="such as 0,1; default: the population's")
+    parser.add_argument("--seeds", type=seeds, help="such as 0,1; default: the population's")
     parser.add_argument("--reduced", action="store_true", help="few tiny runs: shows that it works")
     parser.add_argument("--out", type=Path, default=Path("runs/strategies"), help="default: %(default)s")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, one core each; default: 1")
@@ -65,10 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--configs", type=Path, default=FOLDER, help=argparse.SUPPRESS)
     parser.add_argument("--docs", type=Path, default=DOCS, help=argparse.SUPPRESS)
     return parser
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    return tuple(int(seed) for seed in text.split(","))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -116,11 +103,8 @@ def _one(table: Table, options: argparse.Namespace) -> int:
 
 def _command(name: str, options: argparse.Namespace) -> str:
     """As a reader would repeat it: without anybody's folders."""
-    parts = ["python", "-m", NAME, "--population", name]
-    parts += ["--reduced"] if options.reduced else []
-    if options.seeds:
-        parts += ["--seeds", ",".join(map(str, options.seeds))]
-    return shlex.join(parts)
+    parts = ["--population", name, *(["--reduced"] if options.reduced else [])]
+    return repeated(NAME, parts, options.seeds)
 
 
 if __name__ == "__main__":

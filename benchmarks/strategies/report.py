@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.experiments.report import spread
 from benchmarks.strategies.expectations import expectations
 from benchmarks.strategies.figures import Figures
 from benchmarks.strategies.results import finished, ratio, row_of, scores
 from benchmarks.strategies.runs import Run, Table
-from hymate.durable import write_text
+from benchmarks.tables import counted, head, line, put_between, spread
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "strategies.md"
 REDUCED = "**Reduced set: it shows that the experiment runs, and says nothing about any algorithm.**"
@@ -52,7 +50,7 @@ def compared(table: Table) -> list[str]:
     pooled, alone = row_of(table, "pooled"), row_of(table, "alone")
     best = scores(table, pooled) if pooled else {}
     own = scores(table, alone) if alone else {}
-    lines = [_line(HEADER), _line(["---", *["---:"] * (len(HEADER) - 1)])]
+    lines = head(HEADER)
     for row, config in table.rows.items():
         runs, found = finished(table, row), scores(table, row)
         ratios = [ratio(each, best[seed]) for seed, each in found.items() if seed in best]
@@ -76,16 +74,15 @@ def compared(table: Table) -> list[str]:
             _mean(told, lambda run: run.megabytes_a_site_and_round, 3) if federated else "",
             _mean(told, lambda run: run.bytes_up / 1e6, 1) if federated else "",
             _mean(told, lambda run: run.seconds, 0) if config.trained != "alone" else "",
-            _count(table, row, len(found)),
+            counted(len(found), len({run.seed for run in table.of(row)})),
         ]
-        lines.append(_line(cells))
+        lines.append(line(cells))
     return lines
 
 
 def poisoned(table: Table) -> list[str]:
     """One line for each row, one column for each attack: AUROC of the honest sites' held-out stays."""
-    header = ["", *("no attack" if attack == "none" else attack for attack in table.attacks), "n"]
-    lines = [_line(header), _line(["---", *["---:"] * (len(header) - 1)])]
+    lines = head(["", *("no attack" if attack == "none" else attack for attack in table.attacks), "n"])
     for row in table.rows:
         cells, counts = [row], []
         for attack in table.attacks:
@@ -102,8 +99,7 @@ def poisoned(table: Table) -> list[str]:
             cells.append(cell)
             counts.append(len(found))
         seeds = len({run.seed for run in table.runs})
-        low = min(counts, default=0)
-        lines.append(_line([*cells, str(low) if low == seeds else f"{low} of {seeds}"]))
+        lines.append(line([*cells, counted(min(counts, default=0), seeds)]))
     return lines
 
 
@@ -121,11 +117,6 @@ def _setting(table: Table, row: str) -> str:
 def _mean(runs: Sequence[Figures], of: Callable[[Figures], float | None], digits: int) -> str:
     known = [value for run in runs if (value := of(run)) is not None]
     return f"{statistics.mean(known):.{digits}f}" if known else "-"
-
-
-def _count(table: Table, row: str, found: int) -> str:
-    wanted = len({run.seed for run in table.of(row)})
-    return str(found) if found == wanted else f"{found} of {wanted}"
 
 
 def _footer(table: Table, command: str) -> list[str]:
@@ -149,15 +140,4 @@ def _size(run: Run) -> str:
 
 def write_section(name: str, text: str, path: Path = DOCS) -> None:
     """Put `text` between the markers of `name`; where they are missing, make them at the end."""
-    begin, end = f"<!-- measured: {name} -->", f"<!-- end of {name} -->"
-    content = path.read_text(encoding="utf-8") if path.is_file() else HEAD
-    block = f"{begin}\n{text.strip()}\n{end}"
-    found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if found.search(content):
-        write_text(path, found.sub(lambda _: block, content, count=1))
-    else:
-        write_text(path, f"{content.rstrip()}\n\n{block}\n")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    put_between((f"<!-- measured: {name} -->", f"<!-- end of {name} -->"), text, path, HEAD)

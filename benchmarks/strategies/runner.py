@@ -7,29 +7,17 @@ others are run all the same.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from time import monotonic, sleep
 
-from benchmarks.experiments.runner import TOLD_EVERY_SECONDS, duration
-from benchmarks.experiments.runs import commit_now
+from benchmarks.children import POLL_SECONDS, TOLD_EVERY_SECONDS, Child, Say, duration, last_line, stop_all
+from benchmarks.records import commit_now
 from benchmarks.strategies.figures import Figures
 from benchmarks.strategies.runs import Run, Table
+from benchmarks.tables import number
 from hymate.errors import InputFault
 
-Say = Callable[[str], None]
-POLL_SECONDS = 0.2
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
-
-
-@dataclass
-class _Active:
-    run: Run
-    process: subprocess.Popen[bytes]
-    began: float
-    told: float
 
 
 class Runner:
@@ -39,7 +27,7 @@ class Runner:
         self._table, self._jobs, self._say = table, jobs, say
         self._wanted = [run for run in table.runs if not wanted or run.row in wanted]
         self._commit = commit_now()
-        self._active: list[_Active] = []
+        self._active: list[Child[Run]] = []
         self._seconds: list[float] = []
         self._ended: set[str] = set()
         """Ids of runs that finished or failed."""
@@ -61,7 +49,7 @@ class Runner:
                 sleep(POLL_SECONDS)
                 self._look()
         finally:
-            self._stop_all()
+            stop_all(self._active)
         return self.faults
 
     def _due(self) -> list[Run]:
@@ -98,16 +86,8 @@ class Runner:
         except InputFault as fault:
             self._fault(run, str(fault))
             return
-        with run.beside("log").open("ab") as log:  # written by the child itself: it outlives this process
-            process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.strategies.job", str(job)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env={**os.environ, **ONE_CORE},
-            )
-        now = monotonic()
-        self._active.append(_Active(run, process, now, now))
+        words = ["benchmarks.strategies.job", str(job)]
+        self._active.append(Child.begin(run, words, run.beside("log"), {**os.environ, **ONE_CORE}))
         self._say(f"  {run.told}: {'goes on' if begun else 'begins'} ({run.beside('log')})")
 
     def _look(self) -> None:
@@ -121,7 +101,8 @@ class Runner:
             self._active.remove(active)
             self._ended.add(active.run.id)
             if code:
-                self._fault(active.run, f"{_last_line(active.run)} ({active.run.beside('log')})")
+                log = active.run.beside("log")
+                self._fault(active.run, f"{last_line(log, 'ended with')} ({log})")
                 continue
             self._seconds.append(now - active.began)
             left = len(self._due()) + len(self._active)
@@ -135,17 +116,6 @@ class Runner:
         self.faults.append(f"{run.told}: {what}")
         self._say(f"  failed: {self.faults[-1]}")
 
-    def _stop_all(self) -> None:
-        """A run that is stopped keeps its last complete round."""
-        for active in self._active:
-            active.process.terminate()
-        for active in self._active:
-            try:
-                active.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                active.process.kill()
-                active.process.wait()
-
 
 def _told(run: Run) -> str:
     if run.kind == "pretraining":
@@ -154,17 +124,4 @@ def _told(run: Run) -> str:
     if figures.held_out is None:
         return f"the study failed ({figures.failed})"
     pooled, worst = figures.held_out.auroc, figures.held_out.worst
-    return f"AUROC {_number(pooled)}, worst site {_number(worst)}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _last_line(run: Run) -> str:
-    try:
-        lines = run.beside("log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        lines = []
-    said = [line for line in lines if not line.startswith("ended with")]
-    return said[-1] if said else "it said nothing"
+    return f"AUROC {number(pooled)}, worst site {number(worst)}"

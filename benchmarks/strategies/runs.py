@@ -12,13 +12,13 @@ runs begin with a copy of its run directory.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.records import State, commits_in, digest
 from benchmarks.strategies.attacks import Attack
 from benchmarks.strategies.figures import Figures
 from benchmarks.strategies.files import PopulationConfig, RowConfig, TablesConfig, row_study, study_content
@@ -28,7 +28,6 @@ from hymate.errors import InputFault
 from server.study import SimulationConfig, StudyConfig
 from strategies.registry import make_algorithm
 
-State = Literal["new", "begun", "finished"]
 Kind = Literal["pretraining", "federated", "pooled"]
 FIGURES = "figures.json"
 NAME = "strategies"
@@ -74,7 +73,7 @@ class Run:
         if "strategy" in content:  # a step's name is its default
             steps = self.study.strategy.compression
             content["strategy"]["compression"] = [step.model_dump(mode="json") for step in steps]
-        return _digest([self.kind, self.place.key, content, attack])
+        return digest([self.kind, self.place.key, content, attack])
 
     @property
     def folder(self) -> Path:
@@ -107,14 +106,10 @@ class Run:
 
     def commits(self) -> list[str]:
         """Under which it was run, in order."""
-        try:
-            return list(json.loads(self.beside("json").read_text(encoding="utf-8"))["commits"])
-        except (OSError, ValueError, KeyError):
-            return []
+        return commits_in(self.beside("json"))
 
     def note(self, commit: str, base: Run | None) -> Path:
         """Write down what is to be done; a run that goes on under another commit keeps both."""
-        commits = [*self.commits(), *([] if commit in self.commits() else [commit])]
         sites = self.place.sites(self.out)
         simulation = SimulationConfig(sites=sites, min_cell=1)
         study = self.study.model_copy(update={"name": NAME, "simulation": simulation})
@@ -125,7 +120,7 @@ class Run:
             "attacker": self.attacker,
             "base": str(base.folder) if base else None,
             "caches": str(self.place.folder(self.out).with_name(f"{self.place.key}.caches").resolve()),
-            "commits": commits,
+            "commits": list(dict.fromkeys([*self.commits(), commit])),
             "study": study.model_dump(mode="json", exclude_none=True),
         }
         write_text(self.beside("json"), json.dumps(job, indent=2) + "\n")
@@ -230,7 +225,3 @@ def _studies(
         study = row_study(content, of, candidate, source, seed=seed, compared=name in compared)
         make_algorithm(study.strategy.of("finetune"), source)
         yield study, number
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.children import alone_in
 from benchmarks.experiments import runner as runner_module
 from benchmarks.experiments.__main__ import main
 from benchmarks.experiments.files import load_table
@@ -314,7 +315,7 @@ def test_a_wrong_call_ends_in_one_line(
 
 
 def test_two_runners_in_one_folder_are_refused(place: Place, capsys: Capture) -> None:
-    with runner_module.alone_in(place.folder / "out"):
+    with alone_in(place.folder / "out"):
         assert main(place.arguments("--collect")) == 2
     assert "other experiments are running here" in capsys.readouterr().err
 

@@ -16,6 +16,9 @@ from flwr.serverapp import Grid, ServerApp
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.protocol import AloneReply, DescribeRequest
+from hymate.report.content import Report
+from hymate.report.page import write_page
+from hymate.report.run_directory import FinishedRun
 from server.checkpoint import PHASES, Checkpoints, save_study_model
 from server.detail import agreed_detail
 from server.exchange import Clock
@@ -25,7 +28,6 @@ from server.phase_clock import PhaseClock
 from server.phases import agree_vocabulary, describe, first_model, weights_of
 from server.recalibration import recalibrate
 from server.report.figures import Outcome, build_report
-from server.report.page import render_page
 from server.resume import only_one
 from server.rounds import Federation, StudyFailure
 from server.run import Run
@@ -128,8 +130,8 @@ def run_study(
         )
     )
     write_text(folder / "report.json", json.dumps(report, indent=2))
-    page = render_page(report, _lines(folder / METRICS), dump_study(study))
-    write_text(folder / "report.html", page)
+    shown = FinishedRun(Report.model_validate(report), _lines(folder / METRICS), dump_study(study))
+    write_page(folder, shown)
     journal.metric("report", "written")
     journal.close()
 

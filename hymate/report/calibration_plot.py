@@ -42,7 +42,8 @@ def calibration_plot(bins: Sequence[ReliabilityBin], title: str) -> Markup:
             f'<rect class="bar" x="{x(each.low) + 1:.1f}" y="{floor - tall:.1f}" '
             f'width="{SIDE * (each.high - each.low) - 2:.1f}" height="{tall:.1f}"/>'
         )
-
+        at, (lowest, highest) = x(each.predicted), each.interval
+        parts.append(line(at, y(lowest), at, y(highest), "interval"))
     path = " ".join(f"{x(each.predicted):.1f},{y(each.observed):.1f}" for each in bins)
     parts.append(f'<polyline class="first" points="{path}"/>')
     for each in bins:

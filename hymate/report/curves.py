@@ -53,7 +53,7 @@ def curves(series: Mapping[str, Points], title: str, words: str, *, kept: int | 
         path = " ".join(f"{x(number):.1f},{y(value):.1f}" for number, value in points)
         parts.append(f'<polyline class="{kind}" points="{path}"/>')
         parts += [f'<circle class="{kind}" cx="{x(n):.1f}" cy="{y(v):.1f}" r="3"/>' for n, v in points]
-        parts.append(text(x(points[-1][0]) + 8, ends[name] + 4, name, kind=f"{kind}-name"))
+        parts.append(text(WIDTH - right + 8, ends[name] + 4, name, kind=f"{kind}-name"))
     return picture(title, words, WIDTH, HEIGHT, parts)
 
 

@@ -86,7 +86,7 @@ def _marks(row: Row, y: float, x: Callable[[float], float]) -> list[str]:
     if row.second is not None:
         at = x(row.second)
         parts.append(
-            f'<rect class="second" x="{at - 4.5:.1f}" y="{y - 4.5:.1f}" width="9" height="9">'
+            f'<rect class="second" x="{at - 3.5:.1f}" y="{y + 4.5:.1f}" width="7" height="7">'
             f"<title>{escape(row.label)}, other model: {row.second:.3f}</title></rect>"
         )
     return parts

@@ -29,6 +29,7 @@ from hymate.report.tripod import OPEN, answers
 
 SHOWN_FEATURES = 15
 SHOWN_DRIFT = 15
+SHOWN_GAPS = ("auroc", "tpr", "fpr", "ppv", "selection_rate", "base_rate", "observed_to_expected")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def render_page(run: FinishedRun) -> str:
             importances=run.importances,
             shown_features=SHOWN_FEATURES,
             shown_drift=SHOWN_DRIFT,
+            shown_gaps=SHOWN_GAPS,
             card=run.card,
             open=OPEN,
             answers=answers(report, run.card.tripod),

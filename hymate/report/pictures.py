@@ -51,8 +51,8 @@ def site_forest(report: Report) -> Markup:
 
 def calibration_plots(report: Report) -> dict[str, Markup]:
     """Every hospital's and the pooled one, where there are stays to draw."""
-    parts = {name: site.reliability for name, site in report.performance.sites.items()}
-    parts["all hospitals"] = report.performance.pooled.reliability
+    parts = {"all hospitals": report.performance.pooled.reliability}
+    parts |= {name: site.reliability for name, site in report.performance.sites.items()}
     return {name: calibration_plot(bins, f"Calibration, {name}") for name, bins in parts.items() if bins}
 
 

@@ -131,7 +131,7 @@ def _ranking(report: Report) -> Iterator[str]:
     yield (
         f"Of two patients of one hospital, one with and one without the outcome, the model gives the first "
         f"the higher score in {100 * within.value:.0f} of 100 cases (AUROC {estimate(within)}; "
-        "50 is guessing)."
+        "0.5 is guessing)."
     )
     known = {name: site.auroc for name, site in report.sites.items() if site.auroc is not None}
     if len(known) < 2:

@@ -15,6 +15,7 @@ from hymate.data.statistics import SiteStatistics
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import Bounded
 from hymate.protocol import AloneReply, Detail, PrepareReply, ScoreReport, SiteDescription
+from hymate.report.content import FORMAT
 from server.journal import TROUBLES
 from server.pooled import pooled_figures
 from server.recalibration import Recalibrated
@@ -25,8 +26,6 @@ from server.report.vocabulary import vocabulary_section
 from server.roster import Standing
 from server.study import StudyConfig
 from strategies.registry import is_personal
-
-FORMAT = 1
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from hymate.data.units import in_agreed_units, plain_unit
 from hymate.data.vocabulary import Vocabulary, VocabularyEntry
 from hymate.protocol import PrepareReply
 
-SHOWN_CODES = 12
-SHOWN_SITES = 12
 Shares = dict[str, float | None]
 
 
@@ -140,30 +138,3 @@ def _encoding(reply: PrepareReply) -> dict[str, Any]:
         "unknown_share": share,
         "outside": dict(sorted(reply.outside.items())),
     }
-
-
-def shown_coverage(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The codes whose share differs most between sites, for a table people can read.
-
-    `sites` (at most `SHOWN_SITES`: those with the lowest mean share), `rows` of (code, shares), and how
-    many codes and sites there are in all.
-    """
-    table: dict[str, Shares] = {**section["coverage"]["static"], **section["coverage"]["dynamic"]}
-    names = list(next(iter(table.values()), {}))
-
-    def of_site(name: str) -> float:
-        return sum(shares[name] or 0.0 for shares in table.values())
-
-    sites = sorted(sorted(names, key=of_site)[:SHOWN_SITES])
-    differ = sorted(table, key=lambda code: (-_difference(table[code]), code))
-    rows = [
-        (code, [table[code][name] for name in sites])
-        for code in differ[:SHOWN_CODES]
-        if _difference(table[code]) > 0.0
-    ]
-    return {"sites": sites, "rows": rows, "all_sites": len(names), "all_codes": len(table)}
-
-
-def _difference(shares: Shares) -> float:
-    known = [share or 0.0 for share in shares.values()]
-    return max(known) - min(known)

@@ -22,7 +22,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.journal import Event, note
-from client.policy import check_noise, check_study, check_task
+from client.policy import check_left_out, check_noise, check_study, check_task
 from client.round_limit import count_round
 from client.run_kind import demand_no_noise, demand_same_kind
 from client.site import SiteConfig, load_site
@@ -30,6 +30,7 @@ from hymate.errors import InputFault
 from hymate.ops.allocator import release_memory, reuse_memory
 from hymate.protocol import (
     AloneRequest,
+    CompareRequest,
     DescribeRequest,
     EvaluateRequest,
     FinetuneRequest,
@@ -109,6 +110,8 @@ def _asked(message: Message) -> str:
         words.append(f"round {request['round']}")
     if "study" in request:
         words.append(f"of study {request['study']}")
+    if request.get("left_out"):
+        words.append(f"without {request['left_out']}")
     return " ".join(words)
 
 
@@ -168,13 +171,14 @@ def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, ar
 
     check_study(site, request.study, request.run)
     check_task(site, request.task)
+    check_left_out(site, request.left_out)
     check_noise(site, noisy=request.privacy.mode == "dp-sgd")
     demand_same_kind(site, request)
     _fix_threads(site)
     weights, beside = apart(arrays)
     model, store = training.received_model(site, request, weights)
     phase, _ = phase_of(request)
-    count_round(site, request.study, phase, request.round, weights)
+    count_round(site, request.study, phase, request.round, weights, request.vocabulary_hash)
     if isinstance(request, PretrainRequest):
         reply, sent = training.pretrain(site, request, model, store, beside)
     else:
@@ -205,7 +209,7 @@ def alone(site: SiteConfig, content: RecordDict) -> RecordDict:
     demand_no_noise(site, request)
     _fix_threads(site)
     model, store = training.received_model(site, request, unpack_weights(content))
-    return pack(training.train_by_itself(site, request, model, store))
+    return pack(*training.train_by_itself(site, request, model, store))
 
 
 def asked_about(
@@ -231,6 +235,8 @@ def evaluate(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client.local_round import keep_own_model
 
     request = unpack(content, EvaluateRequest)
+    if request.keep is not None:
+        check_study(site, request.study, request.keep.run)
     model, store = asked_about(site, request, content)
     if request.personal is not None and request.split == "held_out":
         keep_own_model(site, request, model)
@@ -245,3 +251,14 @@ def recalibrate(site: SiteConfig, content: RecordDict) -> RecordDict:
     request = unpack(content, RecalibrateRequest)
     model, store = asked_about(site, request, content)
     return pack(evaluation.recalibrate(site, request, model, store))
+
+
+@app.evaluate("compare")
+@answering
+def compare(site: SiteConfig, content: RecordDict) -> RecordDict:
+    from client import kept_scores
+
+    request = unpack(content, CompareRequest)
+    check_study(site, request.study, request.run)
+    check_task(site, request.task)
+    return pack(kept_scores.compare(site, request))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from client.agreed import agreed_store
-from client.evaluation import report_on
+from client.evaluation import arrays_of, report_on, scored_split, told_and_kept
 from client.local_round import Strategist, Train, Trained
 from client.site import SiteConfig
 from hymate.data.store import TripletStore
@@ -23,6 +23,7 @@ from hymate.protocol import (
     AloneReply,
     AloneRequest,
     FinetuneRequest,
+    KeptScores,
     PretrainRequest,
     Training,
     TrainReply,
@@ -174,15 +175,22 @@ def _reply(site: SiteConfig, done: Trained, noise: NoisyRound | None) -> TrainRe
 
 def train_by_itself(
     site: SiteConfig, request: AloneRequest, model: HyMaTE, store: TripletStore
-) -> AloneReply:
-    """The comparison: same start, same budget, but this site's stays only."""
+) -> tuple[AloneReply, Arrays]:
+    """The comparison: same start, same budget, but this site's stays only.
+
+    The model's weights go with the reply where they are asked for and the site's policy lets them.
+    """
     began = time.perf_counter()
     result = train_alone(store, model, request.pretrain, request.finetune, seed=request.seed)
-    return AloneReply(
+    found = scored_split(model, store, "held_out", site.policy)
+    keep = KeptScores(run=request.run, kind="local")
+    reply = AloneReply(
         site=site.name,
-        held_out=report_on(model, store, "held_out", site.policy),
+        held_out=told_and_kept(site, request.study, found, request.detail, keep),
         pretrain_epochs=result.pretrain_epochs,
         finetune_epochs=result.finetune_epochs,
         best_epoch=result.best_epoch,
         seconds=time.perf_counter() - began,
     )
+    shared = request.share and site.policy.share_own_model
+    return reply, arrays_of(model) if shared else {}

@@ -30,7 +30,10 @@ from server.study import StudyConfig
 
 Weights = Mapping[str, NDArray[np.generic]]
 
-PHASES = ("describe", "vocabulary", "pretrain", "finetune", "evaluate", "recalibrate", "alone")
+PHASES = (
+    *("describe", "vocabulary", "pretrain", "finetune", "evaluate", "recalibrate"),
+    *("alone", "shared", "pooled", "matrix", "left_out", "compare"),
+)
 """In the order in which a study completes them."""
 FOLDER = "checkpoints"
 KEPT_ROUNDS = 2

@@ -29,8 +29,17 @@ def demand_named_sites(study: StudyConfig, sites: Collection[str], kind: str) ->
         missing = sorted(set(sites) - set(names))
         if missing:
             raise InputFault(key, f"gives no number for site '{missing[0]}'", "give one for every site")
-    demand_sites(study.strategy.of("pretrain"), len(sites))
-    demand_sites(study.strategy.of("finetune"), len(sites))
+    train = len(sites)
+    if study.evaluation.leave_one_site_out:
+        train -= 1
+        if train < 2:
+            raise InputFault(
+                "evaluation.leave_one_site_out",
+                f"leaves {train} of {len(sites)} sites, whose own model the other one would be given",
+                "set it to false, or add sites: three or more",
+            )
+    demand_sites(study.strategy.of("pretrain"), train)
+    demand_sites(study.strategy.of("finetune"), train)
 
 
 def _weights(study: StudyConfig) -> dict[str, Collection[str]]:

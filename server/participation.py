@@ -83,6 +83,19 @@ class ParticipationConfig(Frozen):
             return self.quorum
         return max(1, math.ceil(self.quorum * expected - 1e-9))
 
+    def among(self, sites: Collection[str]) -> ParticipationConfig:
+        """The same rules for these sites alone: numbers that they cannot reach are lowered to what they can.
+
+        >>> ParticipationConfig(quorum=4, required=("a", "b")).among(["b", "c", "d"]).quorum
+        3
+        """
+        rules = self.model_copy(update={"required": tuple(name for name in self.required if name in sites)})
+        if isinstance(self.sample, int):
+            rules = rules.model_copy(update={"sample": min(self.sample, len(sites))})
+        if isinstance(self.quorum, int):
+            rules = rules.model_copy(update={"quorum": min(self.quorum, rules.drawn(len(sites)))})
+        return rules
+
     def satisfied(self, sites: Collection[str], expected: int) -> bool:
         """Whether usable replies of these sites make a round."""
         return len(sites) >= self.needed(expected) and set(self.required) <= set(sites)

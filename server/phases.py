@@ -30,9 +30,12 @@ def describe(run: Run) -> None:
         run.complete("describe", 0)
 
 
-def agree_vocabulary(run: Run) -> Agreement:
-    """Merge the sites' statistics, freeze the vocabulary, have every site make its store under it."""
-    task = run.study.task
+def agree_vocabulary(run: Run, told: Mapping[str, SiteStatistics] | None = None) -> Agreement:
+    """Merge the sites' statistics, freeze the vocabulary, have every site make its store under it.
+
+    Args:
+        told: the statistics, where the sites have given them before.
+    """
     saved = run.checkpoints.latest("vocabulary")
     if saved is not None:
         statistics = {
@@ -40,13 +43,10 @@ def agree_vocabulary(run: Run) -> Agreement:
         }
         vocabulary = Vocabulary.from_json(saved.facts["vocabulary"])
     else:
-        request = StatisticsRequest(task=task, mapping=mapping_lines(run.study.vocabulary))
-        replies = run.federation.ask(Action.STATISTICS, request, StatisticsReply)
-        statistics = {reply.site: SiteStatistics.from_json(reply.record.statistics) for reply in replies}
+        statistics = _asked_statistics(run) if told is None else dict(told)
         vocabulary = build_vocabulary(statistics, run.study.vocabulary)
     vocabulary.save(run.folder / "vocabulary.json")
-    text = vocabulary.to_json()
-    run.federation.freeze(PrepareRequest(task=task, vocabulary=text, vocabulary_hash=vocabulary.hash))
+    run.federation.freeze(preparation(run.study, vocabulary))
     if saved is None:
         run.federation.agree()
         run.journal.metric(
@@ -57,8 +57,19 @@ def agree_vocabulary(run: Run) -> Agreement:
             hash=vocabulary.hash,
         )
         said = {site: of.to_json() for site, of in statistics.items()}
-        run.complete("vocabulary", 0, {"vocabulary": text, "statistics": said})
+        run.complete("vocabulary", 0, {"vocabulary": vocabulary.to_json(), "statistics": said})
     return Agreement(vocabulary, statistics, run.federation.prepared)
+
+
+def preparation(study: StudyConfig, vocabulary: Vocabulary) -> PrepareRequest:
+    """What a site is asked to make its store under."""
+    return PrepareRequest(task=study.task, vocabulary=vocabulary.to_json(), vocabulary_hash=vocabulary.hash)
+
+
+def _asked_statistics(run: Run) -> dict[str, SiteStatistics]:
+    request = StatisticsRequest(task=run.study.task, mapping=mapping_lines(run.study.vocabulary))
+    replies = run.federation.ask(Action.STATISTICS, request, StatisticsReply)
+    return {reply.site: SiteStatistics.from_json(reply.record.statistics) for reply in replies}
 
 
 def first_model(study: StudyConfig, vocabulary: Vocabulary) -> HyMaTE:

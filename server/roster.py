@@ -54,6 +54,11 @@ class Roster:
         """Every site that ever described itself, in the order of names."""
         return {name: self._standings[name] for name in sorted(self._standings) if self._is_site(name)}
 
+    @property
+    def names(self) -> dict[int, str]:
+        """Node id -> site, of those known."""
+        return dict(self._name_of)
+
     def label(self, node: int) -> str:
         return self._name_of.get(node, f"node {node}")
 

@@ -101,6 +101,26 @@ class Federation:
             if standing.prepared is not None
         }
 
+    def among(self, sites: Collection[str], journal: Journal) -> Federation:
+        """A federation of some of the sites, as if there were no others.
+
+        It knows what they said they hold; what they agreed to, trained and failed in is not carried over.
+        """
+        self._learn_names()
+        nodes = {node: name for node, name in self.roster.names.items() if name in sites}
+        rules = self._rules.among(nodes.values()).model_copy(update={"pause_minutes": self._pause_minutes})
+        few = Federation(self._grid, rules, journal, len(nodes), self._describe, nodes, self._clock)
+        for node in nodes:
+            few.roster.of(node).description = self.roster.of(node).description
+        return few
+
+    @property
+    def _pause_minutes(self) -> float:
+        """Between two tries."""
+        if self._rules.pause_minutes is not None:
+            return self._rules.pause_minutes
+        return PAUSE_MINUTES if self.roster.deployed else 0.0
+
     def join(self) -> None:
         """Learn the sites' names and what they hold."""
         self._gather("describe", 0, self._describing)
@@ -301,12 +321,9 @@ class Federation:
 
     def _pause(self, phase: str, server_round: int, attempt: int, cause: str) -> None:
         """Wait for things to mend; a site that comes back ends the wait."""
-        minutes = self._rules.pause_minutes
-        if minutes is None:
-            minutes = PAUSE_MINUTES if self.roster.deployed else 0.0
         self._journal.metric(phase, "paused", server_round=server_round, attempt=attempt, cause=cause)
         before = set(self._grid.get_node_ids())
-        until = self._clock.now() + minutes * 60
+        until = self._clock.now() + self._pause_minutes * 60
         while self._clock.now() < until and not set(self._grid.get_node_ids()) - before:
             self._clock.sleep(min(1.0, until - self._clock.now()))
 

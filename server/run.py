@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import ScoreCells
-from server.checkpoint import Checkpoint, Checkpoints
+from server.checkpoint import PHASES, Checkpoint, Checkpoints
 from server.journal import Journal
 from server.phase_clock import PhaseClock
 from server.rounds import Federation
@@ -33,6 +34,15 @@ class Run:
     clock: PhaseClock
     id: str
     """Identity of the run: sites keep what they remember under it."""
+    left_out: str = ""
+    """The site that takes no part in it, where the study leaves each out in turn."""
+
+    def begin(self, phase: str) -> None:
+        """What follows is of this phase."""
+        self.clock.begin(phase)
+        last = self.checkpoints.last
+        if last is None or phase not in PHASES[: PHASES.index(last.phase) + (last.number == 0)]:
+            self.journal.metric(phase, "began")
 
     def complete(
         self, phase: str, number: int, facts: dict[str, Any] | None = None, **arrays: Weights
@@ -52,6 +62,7 @@ class Run:
         return {
             "study": study.name,
             "run": self.id,
+            "left_out": self.left_out,
             "task": study.task,
             "model": study.model,
             "vocabulary_hash": vocabulary.hash,
@@ -68,3 +79,31 @@ class Finetuned:
     rounds: int
     tuning: ScoreCells | None = None
     """All sites' tuning stays under these weights, between `hymate.evaluate.edges.first_edges`."""
+
+
+def open_run(
+    study: StudyConfig,
+    folder: Path,
+    federation_of: Callable[[Journal], Federation],
+    id: str = "",
+    left_out: str = "",
+) -> Run:
+    """A run that begins in this folder, or goes on after its last checkpoint.
+
+    Args:
+        id: of a run that begins; '': drawn.
+    """
+    checkpoints = Checkpoints(folder)
+    last = checkpoints.last
+    stands: dict[str, Any] = (
+        last.study if last else {"marks": (0, 0), "seconds": {}, "run": id or secrets.token_hex(8)}
+    )
+    journal = Journal(folder, (stands["marks"][0], stands["marks"][1]))
+    federation = federation_of(journal)
+    for note in checkpoints.notes:
+        journal.metric("resume", "note", text=note)
+    if last:
+        federation.roster.restore(stands["sites"])
+        journal.metric("resume", "resumed", after=last.phase, server_round=last.number)
+    clock = PhaseClock(stands["seconds"])
+    return Run(study, folder, federation, journal, checkpoints, clock, stands["run"], left_out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hymate.data.vocabulary import Vocabulary
@@ -12,63 +14,105 @@ from hymate.protocol import (
     Detail,
     EvaluateReply,
     EvaluateRequest,
+    KeptScores,
+    ModelKind,
     ScoreReport,
 )
 from server.detail import agreed_detail
-from server.exchange import Reply
 from server.pooled import PooledFigures, pooled_figures
 from server.run import Finetuned, Run, Weights
 from strategies.registry import is_personal
+from strategies.wire import unpack_weights
 
 
 def evaluate(run: Run, vocabulary: Vocabulary, tuned: Finetuned) -> dict[str, ScoreReport]:
     """Every site's report on its held-out stays, between edges and at a threshold fixed on tuning stays."""
-    saved = run.checkpoints.latest("evaluate")
+    detail = agreed_detail(run.study, tuned.tuning)
+    request = EvaluateRequest(
+        **scoring(run, vocabulary, "held_out", tuned.best_round, detail),
+        keep=KeptScores(run=run.id, kind="federated"),
+    )
+    return asked_once(run, "evaluate", lambda: reports_on(run, request, tuned.weights))
+
+
+def score_whole(
+    run: Run, vocabulary: Vocabulary, weights: Weights, detail: Detail, kind: ModelKind | None = None
+) -> dict[str, ScoreReport]:
+    """Every site's report on its held-out stays under weights that are the same whole model at all of them.
+
+    Args:
+        kind: the name under which sites keep the scores for comparison; None: they do not.
+    """
+    request = EvaluateRequest(
+        **run.training(vocabulary),
+        split="held_out",
+        detail=without_groups(detail),
+        keep=None if kind is None else KeptScores(run=run.id, kind=kind),
+    )
+    return reports_on(run, request, weights)
+
+
+def reports_on(run: Run, request: EvaluateRequest, weights: Weights) -> dict[str, ScoreReport]:
+    """What the sites answer, by name."""
+    replies = run.federation.ask(Action.EVALUATE, request, EvaluateReply, weights)
+    return {reply.site: reply.record.report for reply in replies}
+
+
+def asked_once(run: Run, phase: str, ask: Callable[[], dict[str, ScoreReport]]) -> dict[str, ScoreReport]:
+    """What `ask` found, now or before the study broke off."""
+    saved = run.checkpoints.latest(phase)
     if saved is not None:
         return {site: ScoreReport.model_validate(report) for site, report in saved.facts.items()}
-    reports = {
-        reply.site: reply.record.report
-        for reply in score(
-            run,
-            vocabulary,
-            tuned.weights,
-            "held_out",
-            tuned.best_round,
-            agreed_detail(run.study, tuned.tuning),
-        )
-    }
-    run.complete("evaluate", 0, {site: report.model_dump(mode="json") for site, report in reports.items()})
+    reports = ask()
+    run.complete(phase, 0, {site: report.model_dump(mode="json") for site, report in reports.items()})
     return reports
 
 
-def train_alone(run: Run, vocabulary: Vocabulary, weights: Weights) -> dict[str, AloneReply]:
-    """Every site's own model, for comparison; only its figures come back."""
+def without_groups(detail: Detail) -> Detail:
+    """The same edges and threshold, for figures of the whole alone."""
+    return detail.model_copy(update={"groups": (), "pairs": ()})
+
+
+@dataclass(frozen=True)
+class OwnModels:
+    """Each site's model trained on its stays alone: what it told of it, and those that it let go."""
+
+    replies: Mapping[str, AloneReply]
+    weights: Mapping[str, Weights]
+
+
+def train_alone(run: Run, vocabulary: Vocabulary, weights: Weights, detail: Detail) -> OwnModels:
+    """Every site's own model, for comparison: its figures and, where study and site want it, its weights."""
     saved = run.checkpoints.latest("alone")
     if saved is not None:
-        return {site: AloneReply.model_validate(reply) for site, reply in saved.facts.items()}
+        told = {site: AloneReply.model_validate(reply) for site, reply in saved.facts.items()}
+        return OwnModels(told, _by_site(saved.weights))
     request = AloneRequest(
         **run.training(vocabulary),
         pretrain=run.study.pretrain,
         finetune=run.study.finetune,
+        detail=without_groups(detail),
+        share=run.study.evaluation.cross_site_matrix,
     )
     replies = run.federation.ask(Action.ALONE, request, AloneReply, weights)
-    alone = {reply.site: reply.record for reply in replies}
-    run.complete("alone", 0, {site: record.model_dump(mode="json") for site, record in alone.items()})
-    return alone
+    told = {reply.site: reply.record for reply in replies}
+    models = {
+        f"{reply.site}/{name}": array
+        for reply in replies
+        for name, array in unpack_weights(reply.message.content).items()
+    }
+    facts = {site: record.model_dump(mode="json") for site, record in told.items()}
+    run.complete("alone", 0, facts, weights=models)
+    return OwnModels(told, _by_site(models))
 
 
-def score(
-    run: Run,
-    vocabulary: Vocabulary,
-    weights: Weights,
-    split: str,
-    server_round: int,
-    detail: Detail | None = None,
-) -> list[Reply[EvaluateReply]]:
-    """Every site's report on one split under these weights, which `server_round` of fine-tuning ended with;
-    where sites have weights of their own, under theirs."""
-    request = EvaluateRequest(**scoring(run, vocabulary, split, server_round, detail))
-    return run.federation.ask(Action.EVALUATE, request, EvaluateReply, weights)
+def _by_site(models: Weights) -> dict[str, Weights]:
+    """Arrays named `site/array` as a model for each site."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, array in models.items():
+        site, _, own = name.partition("/")
+        found.setdefault(site, {})[own] = array
+    return dict(found)
 
 
 def scoring(
@@ -86,6 +130,7 @@ def scoring(
 
 
 def tuning_figures(run: Run, vocabulary: Vocabulary, weights: Weights, server_round: int) -> PooledFigures:
-    """All sites' tuning stays under these weights."""
-    replies = score(run, vocabulary, weights, "tuning", server_round)
-    return pooled_figures([reply.record.report for reply in replies])
+    """All sites' tuning stays under these weights, which `server_round` of fine-tuning ended with; where
+    sites have weights of their own, under theirs."""
+    request = EvaluateRequest(**scoring(run, vocabulary, "tuning", server_round, None))
+    return pooled_figures([*reports_on(run, request, weights).values()])

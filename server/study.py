@@ -147,6 +147,26 @@ class StudyConfig(Frozen):
         return self
 
 
+    @model_validator(mode="after")
+    def _other_models_can_be_made(self) -> StudyConfig:
+        asked = self.evaluation
+        if asked.pooled_baseline and self.simulation is None:
+            raise ValueError(
+                "evaluation.pooled_baseline needs all stays at one place: only a simulation can have it"
+            )
+        if asked.leave_one_site_out and self.strategy.of("finetune").local_layers:
+            raise ValueError(
+                "evaluation.leave_one_site_out: strategy.local_layers leaves no whole model for a site that "
+                "took no part; leave one of the two out"
+            )
+        if asked.leave_one_site_out and self.privacy.mode != "none":
+            raise ValueError(
+                "evaluation.leave_one_site_out trains anew without each site, and every training costs "
+                f"privacy again; set it to false under privacy.mode {self.privacy.mode}"
+            )
+        return self
+
+
 def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
     """Read and check a study file; `overrides` are 'key.sub=value' as given on a command line."""
     content = load_yaml(path)

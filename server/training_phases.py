@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import ScoreCells
 from hymate.protocol import Action, Cells, FinetuneRequest, NoisePlan, PretrainRequest, SiteDescription
 from hymate.train.early_stopping import EarlyStopping
+from server.checkpoint import save_study_model
+from server.phases import first_model, weights_of
 from server.pooled import PooledFigures, pooled_figures
 from server.run import Finetuned, Run, Weights
 from server.scoring_phases import tuning_figures
@@ -16,6 +19,26 @@ from strategies.registry import make_algorithm
 from strategies.screening import LengthCheck
 
 PHASES: tuple[Literal["pretrain", "finetune"], ...] = ("pretrain", "finetune")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The weights training began with, and those that it ended with."""
+
+    first: Weights
+    tuned: Finetuned
+
+
+def train(run: Run, vocabulary: Vocabulary) -> Trained:
+    """Both phases of training, from the study's first weights; the model lies in the run's folder then."""
+    model = first_model(run.study, vocabulary)
+    first = weights_of(model)
+    run.begin("pretrain")
+    pretrained = pretrain(run, vocabulary, first)
+    run.begin("finetune")
+    tuned = finetune(run, vocabulary, pretrained)
+    save_study_model(run.folder, run.study, vocabulary, model, tuned.weights)
+    return Trained(first, tuned)
 
 
 def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:

@@ -14,13 +14,16 @@ from typing import Any
 from hymate.data.statistics import SiteStatistics
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import Bounded
-from hymate.protocol import AloneReply, Detail, PrepareReply, ScoreReport, SiteDescription
+from hymate.protocol import Detail, PrepareReply, ScoreReport, SiteDescription
 from hymate.report.content import FORMAT
+from server.generalisation import Generalisation
 from server.journal import TROUBLES
 from server.pooled import pooled_figures
 from server.recalibration import Recalibrated
+from server.report.drift import drift_section
 from server.report.fairness import fairness_section
-from server.report.performance import performance_section
+from server.report.generalisation import generalisation_section
+from server.report.performance import grid_of, performance_section
 from server.report.privacy import privacy_section
 from server.report.vocabulary import vocabulary_section
 from server.roster import Standing
@@ -38,7 +41,6 @@ class Outcome:
     statistics: Mapping[str, SiteStatistics]
     prepared: Mapping[str, PrepareReply]
     held_out: Mapping[str, ScoreReport]
-    alone: Mapping[str, AloneReply]
     finetune_rounds: int
     best_round: int
     participation: Sequence[dict[str, Any]]
@@ -47,6 +49,7 @@ class Outcome:
     detail: Detail
     """What the held-out figures have in common."""
     recalibrated: Mapping[str, Recalibrated]
+    generalisation: Generalisation
     standings: Mapping[str, Standing] = field(default_factory=dict)
 
 
@@ -70,7 +73,7 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
             "finetune_epochs": reply.finetune_epochs,
             "best_epoch": reply.best_epoch,
         }
-        for name, reply in outcome.alone.items()
+        for name, reply in outcome.generalisation.own.replies.items()
     }
     return {
         "format": FORMAT,
@@ -100,6 +103,12 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
             outcome.recalibrated,
             outcome.study.evaluation.min_group,
             outcome.study.seed,
+        ),
+        "generalisation": generalisation_section(
+            outcome.held_out,
+            outcome.generalisation,
+            grid_of(outcome.detail, outcome.study.seed),
+            drift_section(outcome.descriptions, outcome.statistics, outcome.vocabulary),
         ),
         "rounds": {
             "pretrain": outcome.study.pretrain.rounds,

@@ -23,8 +23,8 @@ from server.study import StudyConfig, dump_study
 from tests.in_process import InProcessGrid, lay_out, small_study
 from tests.server.broken_off import KILLED, Point, in_process, processes
 
-MESSAGES = 2 * (3 + 2 + 3 + 1 + 1 + 1)
-"""Two sites: describe, statistics, prepare; pretrain, fine-tune; tuning, held out, alone."""
+MESSAGES = 2 * (3 + 2 + 3 + 1 + 1 + 1 + 1)
+"""Two sites: describe, statistics, prepare; pretrain, fine-tune; tuning, held out, alone, compare."""
 
 
 def momentum_study() -> StudyConfig:

@@ -22,7 +22,7 @@ NOISE = {"mode": "dp-sgd", "noise_multiplier": 1.0}
 STUDIES: dict[str, dict[str, Any]] = {
     "without noise": {
         "strategy": {"name": "fairfed", "group": "GENDER//F"},
-        "evaluation": {"local_baseline": True, "groups": ["GENDER"]},
+        "evaluation": {"local_baseline": True, "cross_site_matrix": True, "groups": ["GENDER"]},
     },
     "scaffold without noise": {"strategy": {"name": "scaffold", "compression": ["delta"]}},
     "with noise": {
@@ -30,7 +30,11 @@ STUDIES: dict[str, dict[str, Any]] = {
         "strategy": {"name": "scaffold", "local_layers": ["head"]},
         "evaluation": {"groups": ["GENDER"]},
     },
-    "with noise, compressed": {"privacy": NOISE, "strategy": {"compression": ["delta", "top_k", "int8"]}},
+    "with noise, compressed": {
+        "privacy": NOISE,
+        "strategy": {"compression": ["delta", "top_k", "int8"]},
+        "evaluation": {"pooled_baseline": True},
+    },
 }
 
 
@@ -47,6 +51,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Messa
             file = run / "sites" / sites[0] / "site.yaml"
             site = yaml.safe_load(file.read_text())
             site["policy"]["privacy"] = {"epsilon": 99.0, "publish_epsilon": True}
+            site["policy"]["share_own_model"] = True
             file.write_text(yaml.safe_dump(site))
             grid = InProcessGrid(run, sites)
             run_study(cast(Grid, grid), small_study(**STUDIES[name]), run, expected_sites=2, clock=grid.time)

@@ -1,0 +1,82 @@
+"""How the federated model does beside others, and where it did not learn: all that a study asks of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from hymate.protocol import Detail, ModelKind, ScoreReport
+from server.comparison_phases import (
+    Differences,
+    Matrix,
+    Reports,
+    Told,
+    compare_models,
+    score_matrix,
+    score_pooled,
+    score_shared,
+    shares_another,
+)
+from server.leave_one_out import LeftOut, leave_each_out
+from server.phases import Agreement
+from server.pooled_training import simulated_data, train_pooled
+from server.run import Run
+from server.scoring_phases import OwnModels, train_alone
+from server.training_phases import Trained
+
+
+@dataclass(frozen=True)
+class Generalisation:
+    """What was found; None where the study does not ask."""
+
+    own: OwnModels
+    shared: Told | None
+    pooled: Told | None
+    matrix: Matrix | None
+    left_out: LeftOut | None
+    compared: Differences
+
+    def models(self, federated: Reports) -> dict[ModelKind, Mapping[str, ScoreReport]]:
+        """Held-out reports by model and site, of every model there is."""
+        found: dict[ModelKind, Mapping[str, ScoreReport]] = {
+            "federated": federated,
+            "shared": self.shared.reports if self.shared else {},
+            "local": {site: reply.held_out for site, reply in self.own.replies.items()},
+            "left_out": {s: t.held_out for s, t in self.left_out.tested.items()} if self.left_out else {},
+            "pooled": self.pooled.reports if self.pooled else {},
+        }
+        return {kind: reports for kind, reports in found.items() if reports}
+
+
+def generalise(
+    run: Run, agreement: Agreement, trained: Trained, detail: Detail, held_out: Reports
+) -> Generalisation:
+    """Train and score what the study's `evaluation:` section asks for beside the federated model."""
+    asked, vocabulary = run.study.evaluation, agreement.vocabulary
+    own, shared, pooled, matrix, left_out = OwnModels({}, {}), None, None, None, None
+    if asked.local_baseline:
+        run.begin("alone")
+        own = train_alone(run, vocabulary, trained.first, detail)
+    if shares_another(run.study):
+        run.begin("shared")
+        shared = score_shared(run, vocabulary, trained.tuned, detail)
+    if asked.pooled_baseline:
+        run.begin("pooled")
+        pooled = score_pooled(
+            run,
+            vocabulary,
+            lambda: train_pooled(run.study, vocabulary, simulated_data(run.folder), run.folder / "pooled"),
+            detail,
+        )
+    if asked.cross_site_matrix:
+        run.begin("matrix")
+        matrix = score_matrix(run, vocabulary, own, detail, trained.first)
+    if asked.leave_one_site_out:
+        run.begin("left_out")
+        left_out = leave_each_out(run, agreement.statistics)
+    found = Generalisation(own, shared, pooled, matrix, left_out, {})
+    kinds = found.models(held_out)
+    if len(kinds) > 1:
+        run.begin("compare")
+        found = replace(found, compared=compare_models(run, kinds))
+    return found

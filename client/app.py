@@ -52,15 +52,8 @@ Answer = Callable[[SiteConfig, RecordDict], RecordDict]
 
 
 def site_of(context: Context) -> SiteConfig:
-    """The site this process speaks for.
-
-    Deployed, the SuperNode's node config names the site file. Simulated, the run config names the
-    run directory and the partition says which of its sites.
-    """
-    if "site" in context.node_config:
-        return load_site(Path(str(context.node_config["site"])))
-    sites = sorted(Path(str(context.run_config["run"])).glob("sites/*/site.yaml"))
-    return load_site(sites[int(context.node_config["partition-id"])])
+    """The site that this message is for: its node's config names the site file."""
+    return load_site(Path(str(context.node_config["site"])))
 
 
 def answer(respond: Answer, message: Message, context: Context) -> Message:

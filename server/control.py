@@ -94,23 +94,15 @@ class Control:
             if node.status != "unregistered"
         }
 
-    def start(
-        self,
-        bundle: Bundle,
-        run_config: Mapping[str, str | int],
-        simulation: Mapping[str, str | int] | None = None,
-    ) -> int:
+    def start(self, bundle: Bundle, run_config: Mapping[str, str | int]) -> int:
         """Submit a study; the id under which SuperLink runs it."""
         from flwr.common.serde import fab_to_proto, user_config_to_proto
         from flwr.proto.control_pb2 import StartRunRequest
         from flwr.supercore.fab import Fab
-        from flwr.supercore.utils import simulation_config_from_json
 
-        engine = {name.replace("-", "_"): value for name, value in (simulation or {}).items()}
         request = StartRunRequest(
             fab=fab_to_proto(Fab(bundle.sha256, bundle.content, {})),
             override_config=user_config_to_proto(dict(run_config)),
-            override_federation_config=simulation_config_from_json(engine) if engine else None,
         )
         answer = self._ask(lambda client: client.StartRun(request))
         if not answer.HasField("run_id"):

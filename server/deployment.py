@@ -18,7 +18,7 @@ from server.journal import STATUS, read_status, write_status
 from server.launch import SuperLink, deployed_superlink, named_superlink
 from server.resume import has_work, refuse_unfinished, roll_back
 from server.rounds import StudyFailure
-from server.simulation import set_aside
+from server.simulation_layout import set_aside
 from server.study import StudyConfig, dump_study
 
 Report = dict[str, Any]

@@ -24,7 +24,7 @@ from server.control import key_bytes
 from server.federation_config import FederationConfig, TlsConfig, split_address
 from server.named_sites import demand_named_sites
 from server.resume import has_work, refuse_unfinished
-from server.simulation import refuse_foreign
+from server.simulation_layout import refuse_foreign
 from server.study import StudyConfig
 from server.tls_checks import certificate_findings
 

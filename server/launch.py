@@ -1,9 +1,8 @@
 """A SuperLink for one study: start it, submit the study's bundle, see how it fares, stop it.
 
-Two kinds: private on loopback with every hospital simulated, or open to real sites with TLS, node
-keys and a database. Every process started here carries a mark by which it is found again, so that
-nothing outlives the study; what Flower and Ray write for themselves lies in one temporary folder that
-is removed at the end.
+It is open to real sites with TLS, node keys and a database. Every process started here carries a mark by
+which it is found again, so that nothing outlives the study; what Flower writes for itself lies in one
+temporary folder that is removed at the end.
 """
 
 from __future__ import annotations
@@ -12,13 +11,10 @@ import contextlib
 import os
 import re
 import secrets
-import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -29,11 +25,11 @@ import psutil
 
 from server.control import Control, study_bundle
 from server.federation_config import FederationConfig, split_address
+from server.processes import MARK, end_marked, marked, temporary_home
 from server.rounds import StudyFailure
 
-MARK = "HYMATE_LAUNCH"
-CARRIERS = ("flwr-simulation", "flwr-serverapp")
-"""Flower's programs in which a study's ServerApp runs."""
+CARRIER = "flwr-serverapp"
+"""Flower's program in which a study's ServerApp runs."""
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 POLL_TASKS_S = "0.5"
@@ -53,11 +49,9 @@ class SuperLink:
         self._run_id = 0
         self.log = log
 
-    def submit(
-        self, run_config: Mapping[str, str | int], federation: Mapping[str, str | int] | None = None
-    ) -> None:
+    def submit(self, run_config: Mapping[str, str | int]) -> None:
         """Submit the app bundle; raises `StudyFailure` with Flower's own words where it is refused."""
-        self._run_id = self.control.start(study_bundle(), run_config, federation)
+        self._run_id = self.control.start(study_bundle(), run_config)
 
     def alive(self) -> bool:
         """Whether SuperLink itself still runs, as far as this machine can tell."""
@@ -65,10 +59,10 @@ class SuperLink:
 
     def working(self) -> bool:
         """Whether the process that carries the study is running on this machine."""
-        for process in _marked(self._mark):
+        for process in marked(self._mark):
             with contextlib.suppress(psutil.Error):
                 words = process.cmdline()
-                if any(word.endswith(CARRIERS) for word in words[:2]):
+                if any(word.endswith(CARRIER) for word in words[:2]):
                     return process.status() != psutil.STATUS_ZOMBIE
         return False
 
@@ -86,16 +80,6 @@ class SuperLink:
         if self._process is not None and (self._process.returncode or 0) < 0:
             return f"killed by {signal.Signals(-self._process.returncode).name}"
         return last_line(self.log) if self.log else "its log is where it was started"
-
-
-@contextlib.contextmanager
-def superlink(log: Path) -> Iterator[SuperLink]:
-    """A private SuperLink that simulates every site, for the length of a `with` block."""
-    port = _free_port()
-    words = ["--insecure", "--simulation", *_listening("127.0.0.1", port)]
-    program = [_tool("flower-superlink")]
-    with _running(program + words, log, Control(f"127.0.0.1:{port}", None), None) as link:
-        yield link
 
 
 @contextlib.contextmanager
@@ -137,25 +121,23 @@ def named_superlink(federation: FederationConfig) -> Iterator[SuperLink]:
 @contextlib.contextmanager
 def _running(command: Sequence[str], log: Path, control: Control, ca: Path | None) -> Iterator[SuperLink]:
     """SuperLink as a child process; on leaving, everything it started is gone."""
-    home = Path(tempfile.mkdtemp(prefix="hymate-"))  # short: Ray puts sockets below it
     mark = secrets.token_hex(8)
-    (home / "ray").mkdir()
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "server.guard", *command],
-            env=_environment(home, mark),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
-        )
-    try:
-        _wait_until_healthy(process, control.address, ca, log)
-        with control:
-            yield SuperLink(control, process, log, mark)
-    finally:
-        _stop(process, mark)
-        shutil.rmtree(home, ignore_errors=True)
+    with temporary_home() as home:
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "server.guard", *command],
+                env=_environment(home, mark),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
+            )
+        try:
+            _wait_until_healthy(process, control.address, ca, log)
+            with control:
+                yield SuperLink(control, process, log, mark)
+        finally:
+            _stop(process, mark)
 
 
 def _listening(host: str, port: int) -> list[str]:
@@ -171,7 +153,7 @@ def _listening(host: str, port: int) -> list[str]:
 
 
 def _environment(home: Path, mark: str) -> dict[str, str]:
-    """Flower and Ray keep to their folder and call nobody."""
+    """Flower keeps to its folder and calls nobody."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -181,27 +163,9 @@ def _environment(home: Path, mark: str) -> dict[str, str]:
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": os.environ.get(
             "FLWR_SUPEREXEC_TASK_POLL_INTERVAL", POLL_TASKS_S
         ),
-        "RAY_TMPDIR": str(home / "ray"),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "PYTHONWARNINGS": "ignore::FutureWarning",
         MARK: mark,
     }
-
-
-def _tool(name: str) -> str:
-    """The command that belongs to this Python, not whichever comes first on PATH."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if not found:
-        raise StudyFailure(f"'{name}' is not installed: pip install 'flwr[simulation]'")
-    return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, ca: Path | None, log: Path) -> None:
@@ -236,27 +200,12 @@ def last_line(log: Path) -> str:
     return lines[-1] if lines else "its log is empty"
 
 
-def _marked(mark: str) -> list[psutil.Process]:
-    """Every process that inherited this launch's mark, whoever its parent is by now."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(process)
-    return found
-
-
 def _stop(process: subprocess.Popen[bytes], mark: str) -> None:
-    """Ask SuperLink to end, then end whatever of it and of Ray is left."""
+    """Ask SuperLink to end, then end whatever of it is left."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_TIMEOUT_S)
-    for ask in (psutil.Process.terminate, psutil.Process.kill):
-        left = _marked(mark)
-        for straggler in left:
-            with contextlib.suppress(psutil.Error):
-                ask(straggler)
-        psutil.wait_procs(left, timeout=5)
+    end_marked(mark)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(5)

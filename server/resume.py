@@ -41,7 +41,7 @@ def changed_section(earlier: StudyConfig, now: StudyConfig, apart_from: Collecti
             continue
         before, after = getattr(earlier, key), getattr(now, key)
         if key == "simulation" and before is not None and after is not None:
-            before, after = (part.model_copy(update={"workers": None}) for part in (before, after))
+            before, after = before.as_if_elsewhere(), after.as_if_elsewhere()
         if before != after:
             return key
     return ""

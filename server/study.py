@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from hymate.config import (
-    Count,
     FinetuneConfig,
     Frozen,
     ModelConfig,
@@ -21,7 +18,6 @@ from hymate.config import (
     load_yaml,
     parse,
 )
-from hymate.data.cohort.config import SyntheticConfig
 from hymate.data.mapping import with_mapping_lines
 from hymate.evaluation_config import EvaluationConfig
 from hymate.overrides import apply_overrides
@@ -30,56 +26,9 @@ from hymate.strategy_config import StrategyConfig
 from hymate.train.demands import demand_parts, refuse_in_federation
 from server.federation_config import FederationConfig
 from server.participation import ParticipationConfig
+from server.simulation_config import Name, SimulationConfig
 from strategies.local_layers import demand_layers
 from strategies.registry import demand_under_noise, make_algorithm
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")]
-
-
-class PhysioNet2012Source(Frozen):
-    """The PhysioNet/CinC Challenge 2012 files, split into hospitals."""
-
-    raw: str
-    """Folder with `set-*.tar.gz` (or folders) and `Outcomes-*.txt`; ${VARIABLES} are filled in, and a
-    relative path starts where the command is run."""
-    site_by: Literal["icu_type", "set", "none"] = "icu_type"
-    seed: int = 0
-
-    @field_validator("raw")
-    @classmethod
-    def _fill_in(cls, raw: str) -> str:
-        filled = os.path.expandvars(raw)
-        unset = re.search(r"\$\{?(\w+)\}?", filled)
-        if unset:
-            raise ValueError(
-                f"the environment variable {unset[1]} is not set: let it name the folder that holds "
-                "set-b.tar.gz and Outcomes-b.txt"
-            )
-        return filled
-
-
-class SimulationConfig(Frozen):
-    """Only `hymate-simulate` reads this: where its hospitals come from. Exactly one source."""
-
-    synthetic: SyntheticConfig | None = None
-    """Made-up hospitals with a known truth: see docs/synthetic.md."""
-    physionet2012: PhysioNet2012Source | None = None
-    sites: dict[Name, Path] | None = None
-    """Hospitals by name, each the folder of its MEDS data set; relative paths start at the study file."""
-    min_cell: Annotated[int, Field(ge=1)] = 5
-    """Every simulated hospital's `policy.min_cell`."""
-    workers: Count | None = None
-    """Hospitals that train at the same time; default: one per CPU core."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> SimulationConfig:
-        given = [name for name in ("synthetic", "physionet2012", "sites") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                "name exactly one source of hospitals: synthetic, physionet2012 or sites "
-                f"(given: {', '.join(given) or 'none'})"
-            )
-        return self
 
 
 class StudyStrategy(StrategyConfig):
@@ -184,9 +133,8 @@ def _with_whole_paths(study: StudyConfig, source: Path) -> StudyConfig:
     folder = source.resolve().parent
     changed: dict[str, Frozen] = {}
     simulation = study.simulation
-    if simulation is not None and simulation.sites is not None:
-        sites = {name: folder / path for name, path in simulation.sites.items()}
-        changed["simulation"] = simulation.model_copy(update={"sites": sites})
+    if simulation is not None:
+        changed["simulation"] = simulation.with_paths(lambda path: folder / path.expanduser())
     if study.federation is not None:
         changed["federation"] = study.federation.with_paths(lambda path: folder / path.expanduser())
     return study.model_copy(update=changed)

@@ -96,11 +96,11 @@ class InProcessGrid:
             node: Context(
                 run_id=1,
                 node_id=node,
-                node_config={"partition-id": node - 10},
+                node_config={"site": str(run / "sites" / name / "site.yaml")},
                 state=RecordDict(),
-                run_config={"run": str(run)},
+                run_config={},
             )
-            for node in self.sites
+            for node, name in self.sites.items()
         }
         self._on_the_way: dict[str, tuple[float, int, Message]] = {}
         self.sent: list[Message] = []

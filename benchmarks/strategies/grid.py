@@ -42,11 +42,11 @@ class LocalGrid:
             node: Context(
                 run_id=1,
                 node_id=node,
-                node_config={"partition-id": node - 10},
+                node_config={"site": str(run / "sites" / name / "site.yaml")},
                 state=RecordDict(),
-                run_config={"run": str(run)},
+                run_config={},
             )
-            for node in self._sites
+            for node, name in self._sites.items()
         }
         self._waiting: dict[str, Message] = {}
         self._sent = 0

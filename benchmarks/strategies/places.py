@@ -20,7 +20,7 @@ from hymate.data.meds_names import LABELS
 from hymate.data.output import fresh_folder
 from hymate.data.physionet2012 import prepare_physionet2012
 from hymate.errors import InputFault
-from server.study import PhysioNet2012Source, SimulationConfig
+from server.simulation_config import PhysioNet2012Source, SimulationConfig
 
 TUNING_SHARE = 0.2
 """Of the stays that are not held out, where the table says how many those are."""

@@ -25,7 +25,8 @@ from benchmarks.strategies.files import PopulationConfig, RowConfig, TablesConfi
 from benchmarks.strategies.places import Place, place_of
 from hymate.durable import write_text
 from hymate.errors import InputFault
-from server.study import SimulationConfig, StudyConfig
+from server.simulation_config import SimulationConfig
+from server.study import StudyConfig
 from strategies.registry import make_algorithm
 
 Kind = Literal["pretraining", "federated", "pooled"]

@@ -9,7 +9,7 @@ import pytest
 
 from hymate.errors import InputFault
 from server.named_sites import demand_named_sites
-from server.simulation import lay_out_run
+from server.simulation_layout import lay_out_run
 from tests.in_process import small_study
 
 GOOD = {"north": 2, "south": 1}

@@ -18,8 +18,8 @@ import yaml
 
 from client.site import load_site
 from hymate.errors import InputFault
-from server.launch import MARK
-from server.simulation import lay_out_run
+from server.processes import MARK
+from server.simulation_layout import lay_out_run, simulated_sites
 from server.study import StudyConfig
 
 COMMAND = [sys.executable, "-m", "server.cli"]
@@ -171,7 +171,8 @@ def test_stopping_leaves_nothing_running(stop: signal.Signals, tmp_path: Path) -
 def lay_out(out: Path, **simulation: Any) -> list[str]:
     study = StudyConfig.model_validate({**STUDY, "simulation": simulation})
     assert study.simulation is not None
-    return lay_out_run(study, study.simulation, out)
+    lay_out_run(study, study.simulation, out)
+    return [site.file.parent.name for site in simulated_sites(out)]
 
 
 def test_an_earlier_run_is_kept(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from hymate.data.meds import MedsDataset
 from hymate.errors import InputFault
-from server.simulation import lay_out_run
+from server.simulation_layout import lay_out_run, simulated_sites
 from server.study import dump_study, load_study
 
 STUDY = """
@@ -30,7 +30,11 @@ def test_a_study_file_reaches_every_switch(tmp_path: Path) -> None:
     file.write_text(STUDY)
     study = load_study(file)
     assert study.simulation is not None
-    assert lay_out_run(study, study.simulation, tmp_path / "run") == ["hospital_1", "hospital_2"]
+    lay_out_run(study, study.simulation, tmp_path / "run")
+    assert [site.file.parent.name for site in simulated_sites(tmp_path / "run")] == [
+        "hospital_1",
+        "hospital_2",
+    ]
     homes = [tmp_path / "run" / "data" / name for name in ("hospital_1", "hospital_2")]
     assert [len(MedsDataset.open(home).splits()) for home in homes] == [30, 20]
     assert MedsDataset.open(homes[0]).tasks() == ["readmission_30d"]

@@ -1,0 +1,60 @@
+"""What a command has started, and where that writes: found again and gone when the command is.
+
+Processes carry a mark in their environment. A temporary folder is locked by its owner, so that what a
+command left that was killed with SIGKILL can be told from what is in use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+MARK = "HYMATE_LAUNCH"
+PREFIX = "hymate-"
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def temporary_home() -> Iterator[Path]:
+    """A temporary folder of our own; those whose owners are gone are removed.
+
+    Its name is short: Ray puts sockets below it.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{LOCK}"):
+        with contextlib.suppress(OSError), left.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left.parent, ignore_errors=True)
+    home = Path(tempfile.mkdtemp(prefix=PREFIX))
+    try:
+        with (home / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Every process that inherited this launch's mark, whoever its parent is by now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found.append(process)
+    return found
+
+
+def end_marked(mark: str) -> None:
+    """End them, by force where asking does not do."""
+    for ask in (psutil.Process.terminate, psutil.Process.kill):
+        left = marked(mark)
+        for straggler in left:
+            with contextlib.suppress(psutil.Error):
+                ask(straggler)
+        psutil.wait_procs(left, timeout=5)

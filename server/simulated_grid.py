@@ -1,0 +1,201 @@
+"""Every site of a simulation behind one `Grid`: Flower's messages go to Ray workers that stay warm.
+
+A worker answers for one site after the other with the ClientApp that hospitals run. Each has one message at
+a time, so no more updates are under way than there are workers; the message expected to take longest goes
+first, so that none is left to work alone at a round's end. Flower's own engine looks at every message for
+every site ten times a second, and a worker that dies keeps its place there and fails all it is given.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+from uuid import uuid4
+
+import ray
+from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.supercore.task_identity import TaskIdentity
+
+from server.simulation_layout import SimulatedSite
+from strategies.wire import ARRAYS
+
+FIRST_NODE = 1
+LOOK_S = 0.2
+"""How often the thread that hands out messages sees whether the grid was closed."""
+
+
+class Worker:
+    """A process in which sites answer, one message at a time."""
+
+    def __init__(self, client_app: str, log: Path, memory_limit: int) -> None:
+        """Args: client_app: MODULE:NAME; log: what the sites' own logs would hold; memory_limit: bytes it may
+        allocate, 0: any."""
+        logging.basicConfig(filename=log, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+        self._app = resolve_name(client_app)
+        if memory_limit:
+            resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
+        self._arrays: tuple[ray.ObjectRef[ArrayRecord], ArrayRecord] | None = None
+
+    def answer(self, message: Message, context: Context, arrays: Sequence[ray.ObjectRef[ArrayRecord]]) -> Any:
+        """The reply and the seconds it took.
+
+        `arrays` is empty or names those of the message: all sites of a round get the same ones, and a
+        worker fetches them once.
+        """
+        began = time.perf_counter()
+        for known in arrays:
+            if self._arrays is None or self._arrays[0] != known:
+                self._arrays = (known, ray.get(known))
+            message.content[ARRAYS] = self._arrays[1]
+        return self._app(message, context), time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class _Letter:
+    """A message on its way to its site."""
+
+    message: Message
+    arrays: tuple[ray.ObjectRef[ArrayRecord], ...]
+
+    @property
+    def kind(self) -> str:
+        return self.message.metadata.message_type
+
+
+class Costs:
+    """Seconds that a site is expected to take for a message, from its own last one of that kind."""
+
+    def __init__(self, sizes: Mapping[int, int]) -> None:
+        self._sizes = sizes
+        self._last: dict[str, dict[int, float]] = defaultdict(dict)
+
+    def measured(self, kind: str, node: int, seconds: float) -> None:
+        self._last[kind][node] = seconds
+
+    def expected(self, kind: str, node: int) -> float:
+        """Of a site not measured yet, by its size: at the measured ones' pace, where there are any."""
+        known = self._last[kind]
+        if node in known:
+            return known[node]
+        pace = sum(known.values()) / sum(self._sizes[other] for other in known) if known else 1.0
+        return pace * self._sizes[node]
+
+
+class SimulatedGrid:
+    """What the round loop uses of Flower's `Grid`. Nodes are numbered in the order of the sites' names."""
+
+    def __init__(self, sites: Sequence[SimulatedSite], workers: int, start: Callable[[], Any]) -> None:
+        """Args: start: a new worker, as Ray's handle of a `Worker`."""
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1  # messages ask for it
+        self._start = start
+        self._contexts = {
+            node: Context(1, node, {"site": str(site.file)}, RecordDict(), {})
+            for node, site in enumerate(sites, FIRST_NODE)
+        }
+        self._costs = Costs({node: site.size for node, site in enumerate(sites, FIRST_NODE)})
+        self._waiting: list[_Letter] = []
+        """Ascending by cost: the last one is next."""
+        self._idle = [start() for _ in range(workers)]
+        self._busy: dict[ray.ObjectRef[Any], tuple[Any, _Letter]] = {}
+        self._replies: dict[str, Message] = {}
+        """By the message they answer."""
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._hand_out, name="simulated-grid", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Hand out nothing more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def get_node_ids(self) -> list[int]:
+        """All sites: those of a simulation are always there."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Take messages to hand out; their ids."""
+        shared: dict[int, ray.ObjectRef[ArrayRecord]] = {}
+        letters = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid4())
+            arrays = message.content.array_records.get(ARRAYS)
+            if arrays is None:
+                letters.append(_Letter(message, ()))
+            else:
+                if id(arrays) not in shared:
+                    shared[id(arrays)] = ray.put(arrays)
+                letters.append(_Letter(_without_arrays(message), (shared[id(arrays)],)))
+        with self._changed:
+            self._waiting.extend(letters)
+            self._waiting.sort(
+                key=lambda letter: self._costs.expected(letter.kind, letter.message.metadata.dst_node_id)
+            )
+            self._changed.notify_all()
+        return [letter.message.metadata.message_id for letter in letters]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Replies to these messages that are there; each is given once."""
+        with self._changed:
+            return [self._replies.pop(known) for known in message_ids if known in self._replies]
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until a reply is there."""
+        with self._changed:
+            self._changed.wait_for(lambda: bool(self._replies), seconds)
+
+    def _hand_out(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._busy or (self._waiting and self._idle))
+                if self._closed:
+                    return
+                while self._waiting and self._idle:
+                    worker, letter = self._idle.pop(), self._waiting.pop()
+                    context = self._contexts[letter.message.metadata.dst_node_id]
+                    self._busy[worker.answer.remote(letter.message, context, letter.arrays)] = worker, letter
+            done, _ = ray.wait(list(self._busy), num_returns=1, timeout=LOOK_S)
+            for answer in done:
+                self._take(answer)
+
+    def _take(self, answer: ray.ObjectRef[Any]) -> None:
+        worker, letter = self._busy.pop(answer)
+        message = letter.message
+        try:
+            reply, seconds = ray.get(answer)
+        except ray.exceptions.RayTaskError as crash:
+            fault = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, str(crash.cause))
+            reply = Message(fault, reply_to=message)
+        except ray.exceptions.RayError as gone:
+            reply = Message(Error(ErrorCode.UNKNOWN, f"its process ended: {_first(gone)}"), reply_to=message)
+            worker = self._start()
+        else:
+            self._costs.measured(letter.kind, message.metadata.dst_node_id, seconds)
+        with self._changed:
+            self._idle.append(worker)
+            self._replies[message.metadata.message_id] = reply
+            self._changed.notify_all()
+
+
+def _without_arrays(message: Message) -> Message:
+    """The same message without its arrays; the one given keeps them."""
+    asked = message.metadata
+    content = RecordDict({name: part for name, part in message.content.items() if name != ARRAYS})
+    light = Message(content, asked.dst_node_id, asked.message_type, ttl=asked.ttl)
+    light.metadata.__dict__["_message_id"] = asked.message_id
+    return light
+
+
+def _first(fault: Exception) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]

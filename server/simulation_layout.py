@@ -62,7 +62,9 @@ def lay_out_run(study: StudyConfig, source: SimulationConfig, out: Path) -> None
         for name, given in sorted(hospitals.items()):
             home = partial / "sites" / name
             home.mkdir(parents=True)
-            site = {"policy": {"min_cell": source.min_cell}, **given, "name": name, **OWN}
+            # Made-up and public hospitals are the user's own; with a site file, that decides.
+            policy = {"min_cell": source.min_cell, "share_own_model": study.evaluation.cross_site_matrix}
+            site = {"policy": policy, **given, "name": name, **OWN}
             (home / "site.yaml").write_text(yaml.safe_dump(site, sort_keys=False), encoding="utf-8")
         (partial / "study.yaml").write_text(dump_study(study), encoding="utf-8")
         set_aside(out)

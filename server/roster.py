@@ -28,7 +28,8 @@ class Standing(BaseModel):
     noise: Declaration | None = None
     """What it declared of its updates; all that count declared the same."""
     noised: dict[str, int] = Field(default_factory=dict)
-    """Phase -> rounds in which an update with noise was made part of the model."""
+    """Phase -> rounds in which an update with noise, or one to whose mean noise was added, was made part of
+    the model."""
     spent: Spent | None = None
     """The latest that it published."""
 
@@ -129,6 +130,11 @@ class Roster:
             standing = self._standings[site]
             standing.noise, standing.spent = declared, spent or standing.spent
             standing.noised[phase] = standing.noised.get(phase, 0) + 1
+
+    def noised_in_mean(self, phase: str, site: str) -> None:
+        """The site's update was made part of a mean to which the coordinator added noise."""
+        standing = self._standings[site]
+        standing.noised[phase] = standing.noised.get(phase, 0) + 1
 
     def dump(self) -> dict[str, Any]:
         """Standings by name, as JSON holds them. Node ids are left out: a restart may change them."""

@@ -21,14 +21,14 @@ from hymate.config import (
 from hymate.data.mapping import with_mapping_lines
 from hymate.evaluation_config import EvaluationConfig
 from hymate.overrides import apply_overrides
-from hymate.privacy_config import PrivacyConfig
+from hymate.privacy_config import CentralPrivacyConfig, PrivacyConfig, StudyPrivacy
 from hymate.strategy_config import StrategyConfig
 from hymate.train.demands import demand_parts, refuse_in_federation
 from server.federation_config import FederationConfig
 from server.participation import ParticipationConfig
 from server.simulation_config import Name, SimulationConfig
 from strategies.local_layers import demand_layers
-from strategies.registry import demand_under_noise, make_algorithm
+from strategies.registry import demand_mean, demand_under_noise, make_algorithm
 
 
 class StudyStrategy(StrategyConfig):
@@ -59,7 +59,7 @@ class StudyConfig(Frozen):
     pretrain: PretrainConfig = PretrainConfig()
     finetune: FinetuneConfig = FinetuneConfig()
     strategy: StudyStrategy = StudyStrategy()
-    privacy: PrivacyConfig = PrivacyConfig()
+    privacy: StudyPrivacy = PrivacyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     participation: ParticipationConfig = ParticipationConfig()
     simulation: SimulationConfig | None = None
@@ -125,6 +125,8 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
         make_algorithm(study.strategy.of(phase), str(path))  # an unknown name or key ends here
         if study.privacy.mode == "dp-sgd":
             demand_under_noise(study.strategy.of(phase), str(path))
+        if isinstance(study.privacy, CentralPrivacyConfig):
+            demand_mean(study.strategy.of(phase), str(path))
     return study
 
 

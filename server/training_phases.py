@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import ScoreCells
+from hymate.privacy_config import CentralPrivacyConfig, PrivacyConfig
 from hymate.protocol import Action, Cells, FinetuneRequest, NoisePlan, PretrainRequest, SiteDescription
 from hymate.train.early_stopping import EarlyStopping
+from server.central_noise import CentralNoise, multiplier_of
 from server.checkpoint import save_study_model
 from server.phases import first_model, weights_of
 from server.pooled import PooledFigures, pooled_figures
 from server.run import Finetuned, Run, Weights
 from server.scoring_phases import tuning_figures
 from server.study import StudyConfig
+from strategies.base import Algorithm
 from strategies.registry import make_algorithm
 from strategies.screening import LengthCheck
 
@@ -45,9 +50,9 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
     """Masked forecasting over `pretrain.rounds` rounds; returns the last round's weights."""
     study = run.study
     strategy = study.strategy.of("pretrain")
-    algorithm = make_algorithm(strategy)
+    algorithm = _algorithm(run, "pretrain")
     saved = run.checkpoints.latest("pretrain")
-    lengths = LengthCheck(study.participation.norm_factor, saved.facts["lengths"] if saved else None)
+    lengths = LengthCheck(_norm_factor(study), saved.facts["lengths"] if saved else None)
     done = 0
     if saved is not None:
         done, weights = saved.number, saved.weights
@@ -91,20 +96,20 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
     """
     study = run.study
     strategy = study.strategy.of("finetune")
-    algorithm = make_algorithm(strategy)
+    algorithm = _algorithm(run, "finetune")
     samples = run.federation.draw("finetune", 1, study.seed, algorithm.fewest()).samples
     stopping = EarlyStopping(study.finetune.patience)
     balance = study.finetune.weight_of_positives(positive_weight(run.federation.descriptions))
     best, best_round, done, ended = weights, 0, 0, False
     tuning: ScoreCells | None = None
-    lengths = LengthCheck(study.participation.norm_factor)
+    lengths = LengthCheck(_norm_factor(study))
     saved = run.checkpoints.latest("finetune")
     if saved is not None:
         facts = saved.facts
         done, weights, best = saved.number, saved.weights, saved.best
         balance, best_round, ended = facts["balance"], facts["best_round"], facts["ended"]
         tuning = Cells.model_validate(facts["tuning"]).arrays() if facts.get("tuning") else None
-        lengths = LengthCheck(study.participation.norm_factor, facts["lengths"])
+        lengths = LengthCheck(_norm_factor(study), facts["lengths"])
         stopping.restore(facts["stopping"])
         algorithm.restore(saved.strategy)
 
@@ -173,10 +178,28 @@ def positive_weight(descriptions: list[SiteDescription]) -> float:
     return (stays - positives) / positives if positives else 1.0
 
 
+def _algorithm(run: Run, phase: Literal["pretrain", "finetune"]) -> Algorithm:
+    """The phase's algorithm, under the coordinator's noise where the study asks for it."""
+    study = run.study
+    algorithm = make_algorithm(study.strategy.of(phase))
+    if not isinstance(study.privacy, CentralPrivacyConfig):
+        return algorithm
+    multiplier = multiplier_of(study.privacy, study.pretrain.rounds + study.finetune.rounds)
+    noised = partial(run.federation.roster.noised_in_mean, phase)
+    return CentralNoise(algorithm, study.privacy, multiplier, noised=noised)
+
+
+def _norm_factor(study: StudyConfig) -> float:
+    """Under the coordinator's noise no update may decide whether another counts; clipping bounds all."""
+    if isinstance(study.privacy, CentralPrivacyConfig):
+        return math.inf
+    return study.participation.norm_factor
+
+
 def _noise(study: StudyConfig) -> dict[str, Any]:
-    """The fields of `protocol.RoundRequest` that say whether and how updates are noised."""
-    if study.privacy.mode == "none":
-        return {"privacy": study.privacy}
+    """The fields of `protocol.RoundRequest` that say whether and how sites noise their updates."""
+    if study.privacy.mode != "dp-sgd":
+        return {"privacy": PrivacyConfig()}
     halves = {phase: make_algorithm(study.strategy.of(phase)).site_half() for phase in PHASES}
     plan = NoisePlan(
         pretrain=study.pretrain,

@@ -68,6 +68,8 @@ def adaptive_step(m: Vector, v: Vector, eta: float, tau: float) -> Vector:
 class Adaptive(Algorithm):
     """What the three have in common; each says how its second moment is made."""
 
+    of_the_mean = True
+
     class Settings(Algorithm.Settings):
         server_learning_rate: Positive = 2e-3
         """eta: about what a coordinate moves in a round."""

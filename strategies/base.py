@@ -146,6 +146,9 @@ class Algorithm(ABC):
     """Why updates must not be made sparse (`top_k`); empty where they may."""
     weights_unused: ClassVar[str] = ""
     """Why the sites' weights make no difference; empty where they do."""
+    of_the_mean: ClassVar[bool] = False
+    """Whether `aggregate` reads of the updates nothing but the weighted mean of their arrays, so that one
+    update which is that mean comes to the same."""
     needs_raw: ClassVar[str] = ""
     """What its server's half needs to know of a site that no noise covers; empty where nothing."""
 

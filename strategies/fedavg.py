@@ -28,6 +28,7 @@ class FedAvg(Algorithm):
     """Each site counts by its weight; sites train as if they were alone."""
 
     name = "fedavg"
+    of_the_mean = True
 
     def aggregate(self, round: Round, current: Arrays, updates: Sequence[Update]) -> Arrays:
         return weighted_mean(updates)

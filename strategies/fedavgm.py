@@ -30,6 +30,7 @@ class FedAvgM(Algorithm):
     """FedAvg whose steps remember the steps before."""
 
     name = "fedavgm"
+    of_the_mean = True
 
     class Settings(Algorithm.Settings):
         momentum: Probability = 0.5

@@ -80,6 +80,24 @@ def demand_under_noise(strategy: StrategyConfig, source: str = "study") -> None:
         )
 
 
+def demand_mean(strategy: StrategyConfig, source: str = "study") -> None:
+    """Raise `InputFault` where a noised mean of equally weighted updates cannot take the updates' place."""
+    if not algorithm_called(strategy.name, source).of_the_mean:
+        fitting = ", ".join(sorted(name for name, kind in ALGORITHMS.items() if kind.of_the_mean))
+        raise InputFault(
+            source,
+            f"strategy {strategy.name} needs more than the mean of the updates, which alone is noised",
+            f"take {fitting} under privacy.mode central",
+        )
+    if strategy.weighting != "uniform":
+        raise InputFault(
+            source,
+            f"strategy.weighting is {strategy.weighting}, and under privacy.mode central no site may count "
+            "more than another",
+            "set it to uniform",
+        )
+
+
 def is_personal(strategy: StrategyConfig) -> bool:
     """Whether a site's own model differs from the shared one."""
     return bool(strategy.local_layers) or algorithm_called(strategy.name).personal

@@ -277,8 +277,15 @@ class Privacy(Content):
     noise_multiplier: float | None
     target_epsilon: float | None
     delta: float
-    max_grad_norm: float
     clipping: str
+    max_grad_norm: float | None = None
+    """Of a patient's gradient; null under mode central."""
+    clipping_norm: float | None = None
+    """Of a site's update, under mode central."""
+    quantile: float | None = None
+    """Of the updates' lengths, which adaptive clipping follows under mode central."""
+    unit: str = "patient"
+    """Of whom epsilon speaks: patient, or site under mode central."""
     sites: dict[str, SitePrivacy]
 
 

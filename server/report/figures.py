@@ -126,7 +126,7 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
         },
         "vocabulary": vocabulary_section(outcome.vocabulary, outcome.statistics, outcome.prepared),
         "participation": _participation(outcome.participation),
-        "privacy": privacy_section(outcome.study.privacy, outcome.standings),
+        "privacy": privacy_section(outcome.study, outcome.standings),
         "timings": dict(outcome.timings),
         "versions": dict(outcome.versions),
     }

@@ -104,11 +104,14 @@ class CodeDrift(Content):
     mean: float | None
     others_mean: float | None
     smd: Estimate | None
-    """Standardised mean difference."""
+    """Standardised difference ..."""
+    smd_of: str | None
+    """... of what: values, or share of people."""
     per_stay: float | None
     """Occurrences per stay."""
     others_per_stay: float | None
-    rate_ratio: Estimate | None
+    rate_ratio: float | None
+    """Occurrences per stay, over the others'."""
     share: float | None
     """Of people who have the code."""
     others_share: float | None

@@ -117,7 +117,7 @@ def _from_run(report: Report) -> dict[str, str]:
         "12d": 'Figures by hospital, random-effects mean and prediction interval: "How well it does".',
         "12e": "AUROC, average precision, calibration, and sensitivity, specificity and predictive values at "
         'the operating point, with intervals: "How well it does".',
-        "12f": "None: slope and intercept of a recalibration are reported and not applied.",
+        "12f": "Not updated: slope and intercept of a recalibration are reported and not applied.",
         "13": "Training weighs the rarer class up so that both count the same; scores are therefore higher "
         "than risks where the outcome is rare, see calibration.",
         "15": f"A probability from 0 to 1; {_threshold(report)}",

@@ -22,7 +22,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.journal import Event, note
-from client.policy import check_left_out, check_noise, check_study, check_task
+from client.policy import check_left_out, check_masked, check_noise, check_study, check_task
 from client.round_limit import count_round
 from client.run_kind import demand_no_noise, demand_same_kind
 from client.site import SiteConfig, load_site
@@ -39,12 +39,15 @@ from hymate.protocol import (
     RecalibrateRequest,
     Refusal,
     StatisticsRequest,
+    TrainReply,
 )
+from hymate.secure_protocol import KeysRequest, SharesRequest, UnmaskRequest
 from strategies.wire import CONFIG, Weights, apart, pack, unpack, unpack_weights
 
 if TYPE_CHECKING:
     from hymate.data.store import TripletStore
     from hymate.model.hymate import HyMaTE
+    from strategies.base import Arrays
 
 app = ClientApp()
 
@@ -166,17 +169,49 @@ def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, ar
     check_task(site, request.task)
     check_left_out(site, request.left_out)
     check_noise(site, noisy=request.privacy.mode == "dp-sgd")
+    check_masked(site, masked=request.secure is not None)
     demand_same_kind(site, request)
     _fix_threads(site)
     weights, beside = apart(arrays)
     model, store = training.received_model(site, request, weights)
     phase, _ = phase_of(request)
     count_round(site, request.study, phase, request.round, weights, request.vocabulary_hash)
-    if isinstance(request, PretrainRequest):
-        reply, sent = training.pretrain(site, request, model, store, beside)
-    else:
-        reply, sent = training.finetune(site, request, model, store, beside)
+
+    def train() -> tuple[TrainReply, Arrays]:
+        if isinstance(request, PretrainRequest):
+            return training.pretrain(site, request, model, store, beside)
+        return training.finetune(site, request, model, store, beside)
+
+    if request.secure is not None:
+        from client.masked_replies import masked_round
+
+        return masked_round(site, request, request.secure, arrays, store, train)
+    reply, sent = train()
     return pack(reply, sent, examples=reply.stays)
+
+
+@app.query("secure_keys")
+@answering
+def secure_keys(site: SiteConfig, content: RecordDict) -> RecordDict:
+    from client.secure_aggregation import give_keys
+
+    return pack(give_keys(site, unpack(content, KeysRequest)))
+
+
+@app.query("secure_shares")
+@answering
+def secure_shares(site: SiteConfig, content: RecordDict) -> RecordDict:
+    from client.secure_aggregation import give_shares
+
+    return pack(give_shares(site, unpack(content, SharesRequest)))
+
+
+@app.query("secure_unmask")
+@answering
+def secure_unmask(site: SiteConfig, content: RecordDict) -> RecordDict:
+    from client.secure_aggregation import give_unmasking
+
+    return pack(give_unmasking(site, unpack(content, UnmaskRequest)))
 
 
 @app.train("pretrain")
@@ -233,6 +268,17 @@ def evaluate(site: SiteConfig, content: RecordDict) -> RecordDict:
     model, store = asked_about(site, request, content)
     if request.personal is not None and request.split == "held_out":
         keep_own_model(site, request, model)
+    if request.secure is not None:
+        from client.masked_replies import masked_report
+
+        arrays = unpack_weights(content)
+        return masked_report(
+            site,
+            request,
+            request.secure,
+            arrays,
+            lambda: evaluation.evaluate(site, request, model, store).report,
+        )
     return pack(evaluation.evaluate(site, request, model, store))
 
 

@@ -100,8 +100,11 @@ def recalibrate(
 ) -> dict[str, Recalibrated]:
     """The fits over the held-out stays that `reports` are of.
 
-    Where too few sites answer, the study ends without slopes rather than without a report.
+    Where too few sites answer, the study ends without slopes rather than without a report. Where sites'
+    reports are summed there is none: a site's sums would tell of it alone.
     """
+    if run.study.sums_reports:
+        return {}
     saved = run.checkpoints.latest("recalibrate")
     if saved is not None:
         return {

@@ -7,7 +7,7 @@ depend on their order, and a study must give the same bits twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -27,11 +27,13 @@ from hymate.protocol import (
     SiteDescription,
     TrainReply,
 )
+from hymate.secure_config import SecureAggregationConfig
 from server.exchange import Clock, Exchange, Reply, Step
 from server.journal import Journal
 from server.participation import ParticipationConfig
 from server.roster import Roster
 from server.sampling import Draw
+from server.secure_round import SecretWork, SecureAttempt, Summed
 from server.training_round import Folded, TrainingRound, addressed
 from strategies.base import Algorithm
 from strategies.screening import LengthCheck
@@ -171,6 +173,47 @@ class Federation:
 
         replies = self._gather(training.phase, request.round, step_for, training, draw)
         return training.fold(replies)
+
+    def summed(self, work: SecretWork, config: SecureAggregationConfig, draw: Draw | None = None) -> Summed:
+        """One sum in secret; where too few sites are left at some stage, it begins anew, with new keys.
+
+        Raises `StudyFailure` where the last try fails.
+        """
+        phase = work.action.value.split(".")[1]
+        draw = draw or Draw(self._rules, self.roster.expected, phase)
+        asked: set[int] = set()
+
+        def stage(
+            name: str,
+            nodes: Iterable[int],
+            step_for: Callable[[int], Step],
+            enough: Callable[[set[int]], bool],
+        ) -> dict[int, Reply[Any]]:
+            def itself(node: int) -> Step:
+                step = step_for(node)
+                return replace(step, accept=lambda reply: self._is_itself(node, reply) or step.accept(reply))
+
+            called = f"{phase} {name}".rstrip()
+            ending = self._exchange.run(
+                called, draw.number, nodes, lambda node: self._next_step(node, itself), enough
+            )
+            return ending.replies
+
+        cause = ""
+        for attempt in range(1, self._rules.attempts + 1):
+            nodes = self._to_ask(draw, (), (), again=attempt > 1)
+            asked |= set(nodes)
+            self._journal.metric(phase, "asked", sites=len(nodes), server_round=draw.number)
+            found = SecureAttempt(work, config, draw, self.roster, stage).run(nodes)
+            if isinstance(found, Summed):
+                sites = {reply.site for reply in found.replies}
+                for node in asked:
+                    self.roster.settle(node, self.roster.label(node) in sites)
+                return found
+            cause = f"{self._cause(draw, found.sites)}; {found.reason}"
+            if attempt < self._rules.attempts:
+                self._pause(phase, draw.number, attempt, cause)
+        raise StudyFailure(cause)
 
     def draw(self, phase: str, number: int, seed: int, least: int = 1) -> Draw:
         """Which sites train in a round."""

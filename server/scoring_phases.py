@@ -21,6 +21,7 @@ from hymate.protocol import (
 from server.detail import agreed_detail
 from server.pooled import PooledFigures, pooled_figures
 from server.run import Finetuned, Run, Weights
+from server.secure_phases import summed_reports
 from strategies.registry import is_personal
 from strategies.wire import unpack_weights
 
@@ -53,7 +54,9 @@ def score_whole(
 
 
 def reports_on(run: Run, request: EvaluateRequest, weights: Weights) -> dict[str, ScoreReport]:
-    """What the sites answer, by name."""
+    """What the sites answer, by name; where the study sums reports, that of all together."""
+    if run.study.sums_reports:
+        return summed_reports(run, request, weights)
     replies = run.federation.ask(Action.EVALUATE, request, EvaluateReply, weights)
     return {reply.site: reply.record.report for reply in replies}
 

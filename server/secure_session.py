@@ -6,7 +6,8 @@ It learns who took part, what they agreed on, and the sum; of what any one site 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import cast
 
 from hymate.secure_protocol import (
     KeysReply,
@@ -21,6 +22,7 @@ from hymate.secure_protocol import (
 )
 from strategies.secure.keys import NotOpened, PrivateKey, together
 from strategies.secure.ring import Vector, added, unmasked
+from strategies.wire import Weights
 
 
 class SecureSession:
@@ -45,7 +47,7 @@ class SecureSession:
         """Sites whose numbers are in the sum so far, by name."""
         return tuple(sorted(self._summed))
 
-    def enough(self, sites: Sequence[object]) -> bool:
+    def enough(self, sites: Collection[object]) -> bool:
         """Whether the session can go on with so many."""
         return len(sites) >= self._threshold
 
@@ -81,11 +83,12 @@ class SecureSession:
         own = {sender: self._shares[sender][site] for sender in self._senders if sender != site}
         return Masked(session=self._of["session"], shares=own)
 
-    def took_masked(self, site: str, vector: Vector, expected: Mapping[str, tuple[int, str]]) -> str | None:
+    def took_masked(self, site: str, arrays: Weights, expected: Mapping[str, tuple[int, str]]) -> str | None:
         """Args: expected: part -> size and type, as every site's must be."""
-        found = {name: (array.size, array.dtype.name) for name, array in vector.items()}
-        if found != dict(expected) or any(array.ndim != 1 for array in vector.values()):
+        found = {name: (array.size, array.dtype.name) for name, array in arrays.items()}
+        if found != dict(expected) or any(array.ndim != 1 for array in arrays.values()):
             return "masked something else than was asked for"
+        vector = cast(Vector, arrays)
         self._total = added(self._total, vector) if self._total else vector
         self._summed.append(site)
         return None

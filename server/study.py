@@ -22,13 +22,15 @@ from hymate.data.mapping import with_mapping_lines
 from hymate.evaluation_config import EvaluationConfig
 from hymate.overrides import apply_overrides
 from hymate.privacy_config import CentralPrivacyConfig, PrivacyConfig, StudyPrivacy
+from hymate.secure_config import SecureAggregationConfig
 from hymate.strategy_config import StrategyConfig
 from hymate.train.demands import demand_parts, refuse_in_federation
 from server.federation_config import FederationConfig
 from server.participation import ParticipationConfig
+from server.secure_demands import demand_sums_suffice
 from server.simulation_config import Name, SimulationConfig
 from strategies.local_layers import demand_layers
-from strategies.registry import demand_mean, demand_under_noise, make_algorithm
+from strategies.registry import demand_mean, demand_sum, demand_under_noise, make_algorithm
 
 
 class StudyStrategy(StrategyConfig):
@@ -60,6 +62,7 @@ class StudyConfig(Frozen):
     finetune: FinetuneConfig = FinetuneConfig()
     strategy: StudyStrategy = StudyStrategy()
     privacy: StudyPrivacy = PrivacyConfig()
+    secure_aggregation: SecureAggregationConfig | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     participation: ParticipationConfig = ParticipationConfig()
     simulation: SimulationConfig | None = None
@@ -85,6 +88,17 @@ class StudyConfig(Frozen):
         )
         return self
 
+    @property
+    def sums_reports(self) -> bool:
+        """Whether no site's figures are known, but those of all together."""
+        return self.secure_aggregation is not None and self.secure_aggregation.histograms
+
+    @model_validator(mode="after")
+    def _sums_suffice(self) -> StudyConfig:
+        if self.secure_aggregation is not None:
+            demand_sums_suffice(self.secure_aggregation, self)
+        return self
+
     @model_validator(mode="after")
     def _noise_covers_what_is_told(self) -> StudyConfig:
         self.privacy.demand_soundness(self.finetune)
@@ -94,7 +108,6 @@ class StudyConfig(Frozen):
                 "set it to false under privacy.mode dp-sgd"
             )
         return self
-
 
     @model_validator(mode="after")
     def _other_models_can_be_made(self) -> StudyConfig:
@@ -125,6 +138,8 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
         make_algorithm(study.strategy.of(phase), str(path))  # an unknown name or key ends here
         if study.privacy.mode == "dp-sgd":
             demand_under_noise(study.strategy.of(phase), str(path))
+        if study.secure_aggregation is not None:
+            demand_sum(study.strategy.of(phase), str(path))
         if isinstance(study.privacy, CentralPrivacyConfig):
             demand_mean(study.strategy.of(phase), str(path))
     return study

@@ -18,6 +18,7 @@ from server.phases import first_model, weights_of
 from server.pooled import PooledFigures, pooled_figures
 from server.run import Finetuned, Run, Weights
 from server.scoring_phases import tuning_figures
+from server.secure_phases import train_round
 from server.study import StudyConfig
 from strategies.base import Algorithm
 from strategies.registry import make_algorithm
@@ -66,18 +67,16 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
             **_noise(study),
             best_round=number - 1,
         )
-        done_round = run.federation.train_round(algorithm, Action.PRETRAIN, request, weights, lengths)
-        weights, replies = done_round.weights, done_round.replies
+        done_round = train_round(run, algorithm, Action.PRETRAIN, request, weights, lengths)
+        weights = done_round.weights
         run.journal.metric(
             "pretrain",
             "round",
             round=number,
             rounds=study.pretrain.rounds,
-            loss=_mean([(reply.record.loss, done_round.stays[reply.site]) for reply in replies]),
-            forecast_error=_mean(
-                [(reply.record.received_error, done_round.stays[reply.site]) for reply in replies]
-            ),
-            slowest_s=max(reply.record.seconds for reply in replies),
+            loss=done_round.loss,
+            forecast_error=done_round.forecast_error,
+            slowest_s=done_round.slowest_s,
             bytes_down=done_round.bytes_down,
             bytes_up=done_round.bytes_up,
         )
@@ -136,9 +135,9 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
         )
         received = weights
         scored = tuning_figures(run, vocabulary, weights, done) if samples else None
-        done_round = run.federation.train_round(algorithm, Action.FINETUNE, request, weights, lengths)
-        weights, replies = done_round.weights, done_round.replies
-        figures = scored or pooled_figures([reply.record.received for reply in replies])
+        done_round = train_round(run, algorithm, Action.FINETUNE, request, weights, lengths)
+        weights = done_round.weights
+        figures = scored or pooled_figures(done_round.reports)
         if stopping.update(figures.criterion):
             best, best_round, tuning = received, done, figures.cells
             run.checkpoints.save_best(best_round, best)
@@ -148,8 +147,8 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
             "round",
             round=done,
             rounds=study.finetune.rounds,
-            loss=_mean([(reply.record.loss, done_round.stays[reply.site]) for reply in replies]),
-            slowest_s=max(reply.record.seconds for reply in replies),
+            loss=done_round.loss,
+            slowest_s=done_round.slowest_s,
             best=best_round,
             bytes_down=done_round.bytes_down,
             bytes_up=done_round.bytes_up,
@@ -207,13 +206,6 @@ def _noise(study: StudyConfig) -> dict[str, Any]:
         trainings={phase: half.trainings(phase) if half else 1 for phase, half in halves.items()},
     )
     return {"privacy": study.privacy, "plan": plan}
-
-
-def _mean(values: list[tuple[float | None, int]]) -> float | None:
-    """Mean over stays; None where no site had the figure."""
-    known = [(value, weight) for value, weight in values if value is not None]
-    total = sum(weight for _, weight in known)
-    return sum(value * weight for value, weight in known) / total if total else None
 
 
 def _tuning(figures: PooledFigures) -> dict[str, float | None]:

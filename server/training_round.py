@@ -14,7 +14,8 @@ import numpy as np
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from hymate.protocol import Action, Declaration, GoingOn, RoundRequest, TrainReply
+from hymate.privacy_config import PrivacyConfig
+from hymate.protocol import Action, Declaration, GoingOn, RoundRequest, ScoreReport, TrainReply
 from server.exchange import Reply
 from server.roster import Roster, Standing
 from strategies.base import Algorithm, Arrays, Round, Update
@@ -32,13 +33,17 @@ class Folded:
     """What a round came to."""
 
     weights: Weights
-    replies: Sequence[Reply[TrainReply]]
+    loss: float | None
+    """Mean over training stays; None: no site told it."""
+    forecast_error: float | None
+    """The same of the weights received, forecasting on tuning stays."""
+    reports: Sequence[ScoreReport | None]
+    """How the weights received score on tuning stays."""
+    slowest_s: float
     bytes_down: int
     """Of the arrays sent to all sites of the round, before Flower's own headers ..."""
     bytes_up: int
     """... and of those that came back and count."""
-    stays: Mapping[str, int]
-    """Training stays of each site."""
 
 
 def addressed(content: RecordDict, request: GoingOn, phase: str, standing: Standing) -> RecordDict:
@@ -87,8 +92,8 @@ class TrainingRound:
         Raises `InputFault` where its arrays cannot be read, or its site has no weight.
         """
         algorithm, record = self._algorithm, reply.record
-        if undeclared := self._not_as_asked(record):
-            return undeclared
+        if wrong := self._not_as_asked(record):
+            return wrong
         stays = self.stays(reply)
         steps = self._nominal_steps(reply) if record.steps is None else record.steps
         sent, beside = apart(unpack_weights(reply.message.content))
@@ -133,24 +138,26 @@ class TrainingRound:
         for reply in replies:
             self._roster.counted(reply.site, self.phase, self.number)
             self._roster.noised(reply.site, self.phase, reply.record.noise, reply.record.spent)
-        down = _bytes(self._content) * len(replies)
-        up = sum(_bytes(reply.message.content) for reply in replies)
-        weights = {name: next_shared.get(name, array) for name, array in self._weights.items()}
-        return Folded(weights, replies, down, up, {reply.site: self.stays(reply) for reply in replies})
+        return Folded(
+            weights={name: next_shared.get(name, array) for name, array in self._weights.items()},
+            loss=_mean([(reply.record.loss, self.stays(reply)) for reply in replies]),
+            forecast_error=_mean([(reply.record.received_error, self.stays(reply)) for reply in replies]),
+            reports=[reply.record.received for reply in replies],
+            slowest_s=max(reply.record.seconds for reply in replies),
+            bytes_down=array_bytes(self._content) * len(replies),
+            bytes_up=sum(array_bytes(reply.message.content) for reply in replies),
+        )
 
     def _not_as_asked(self, record: TrainReply) -> str | None:
         """Whether the round took the noise that was asked for: an update without never counts."""
-        wanted = Declaration.of(self._request.privacy)
-        if record.noise != wanted:
-            if wanted is None:
-                return "declares noise, and the study takes none"
-            said = "other noise than the study's" if record.noise else "no noise"
-            return f"declares {said}: only updates with the study's own noise count"
+        if fault := undeclared(self._request.privacy, record.noise):
+            return fault
+        noisy = record.noise is not None
         raw = [name for name in ("stays", "loss", "steps") if getattr(record, name) is not None]
         raw += ["facts"] if record.facts else []
-        if wanted is not None and raw:
+        if noisy and raw:
             return f"tells its {raw[0]}, which no noise covers"
-        if wanted is None and (lacks := {"stays", "loss", "steps"} - set(raw)):
+        if not noisy and (lacks := {"stays", "loss", "steps"} - set(raw)):
             return f"lacks its {min(lacks)}"
         return None
 
@@ -171,5 +178,24 @@ class TrainingRound:
         return None if description is None else description.splits["train"].positives
 
 
-def _bytes(content: RecordDict) -> int:
+def undeclared(privacy: PrivacyConfig, noise: Declaration | None) -> str | None:
+    """What is wrong with what a site says of its noise, if anything."""
+    wanted = Declaration.of(privacy)
+    if noise == wanted:
+        return None
+    if wanted is None:
+        return "declares noise, and the study takes none"
+    said = "other noise than the study's" if noise else "no noise"
+    return f"declares {said}: only updates with the study's own noise count"
+
+
+def array_bytes(content: RecordDict) -> int:
+    """Of a message's arrays."""
     return sum(len(array.data) for array in content.array_records[ARRAYS].values())
+
+
+def _mean(values: list[tuple[float | None, int]]) -> float | None:
+    """Mean over stays; None where no site had the figure."""
+    known = [(value, weight) for value, weight in values if value is not None]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else None

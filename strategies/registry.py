@@ -82,19 +82,35 @@ def demand_under_noise(strategy: StrategyConfig, source: str = "study") -> None:
 
 def demand_mean(strategy: StrategyConfig, source: str = "study") -> None:
     """Raise `InputFault` where a noised mean of equally weighted updates cannot take the updates' place."""
-    if not algorithm_called(strategy.name, source).of_the_mean:
-        fitting = ", ".join(sorted(name for name, kind in ALGORITHMS.items() if kind.of_the_mean))
-        raise InputFault(
-            source,
-            f"strategy {strategy.name} needs more than the mean of the updates, which alone is noised",
-            f"take {fitting} under privacy.mode central",
-        )
+    _demand_of_the_mean(strategy, "privacy.mode central", source)
     if strategy.weighting != "uniform":
         raise InputFault(
             source,
             f"strategy.weighting is {strategy.weighting}, and under privacy.mode central no site may count "
             "more than another",
             "set it to uniform",
+        )
+
+
+def demand_sum(strategy: StrategyConfig, source: str = "study") -> None:
+    """Raise `InputFault` where the sum of weighted updates, each as it is, cannot take the updates' place."""
+    _demand_of_the_mean(strategy, "secure_aggregation", source)
+    if strategy.compression:
+        raise InputFault(
+            source,
+            "strategy.compression: compressed updates cannot be summed under secure_aggregation",
+            "leave compression out; secure_aggregation.bits says how large an update is",
+        )
+
+
+def _demand_of_the_mean(strategy: StrategyConfig, under: str, source: str) -> None:
+    if not algorithm_called(strategy.name, source).of_the_mean:
+        fitting = ", ".join(sorted(name for name, kind in ALGORITHMS.items() if kind.of_the_mean))
+        raise InputFault(
+            source,
+            f"strategy {strategy.name} needs more than the mean of the updates, which is all there is under "
+            f"{under}",
+            f"take one of: {fitting}",
         )
 
 

@@ -66,7 +66,7 @@ def one_line(capsys: Capture) -> str:
 def test_an_audit_in_words_and_in_a_file(place: Place, tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "audit.json"
     shadows = ("--shadow", 4, "--shadow-epochs", 1, "--work", tmp_path / "work")
-    assert audit(place, *shadows, "--probe", 1, "--json", file) == 0
+    assert audit(place, *shadows, "--probe", 1, "--noise", 2, "--json", file) == 0
     told = capsys.readouterr().out
     content: dict[str, Any] = json.loads(file.read_text())
     splits = pl.read_parquet(place.hospital / "metadata" / "subject_splits.parquet")["split"]

@@ -87,7 +87,7 @@ def test_the_likelihood_ratio_is_that_of_two_normals() -> None:
 
 def test_shadow_models_find_members_too(remembered: Remembered, tmp_path: Path) -> None:
     people = remembered.people
-    settings = ShadowSettings(4, LEARN.model_copy(update={"rounds": 12}))
+    settings = ShadowSettings(4, LEARN.model_copy(update={"rounds": 10}))
     said, within = shadow_answers(remembered.saved, people, settings, tmp_path, nothing)
     ratio = likelihood_ratios(confidence(remembered.saved, people), said, within)
     auc = measure("ratio", ratio, people.member, 1e-5, FEW).auc.value

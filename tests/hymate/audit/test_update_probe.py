@@ -12,8 +12,8 @@ ALONE, NOISY = Round(1, 1, 0.0), Round(1, 1, 1.0)
 
 @pytest.fixture(scope="module")
 def leaks(remembered: Remembered) -> dict[Round, Leak]:
-    rounds = (ALONE, NOISY, Round(4, 1, 0.0), Round(4, 3, 0.0), Round(4, 3, 2.0))
-    return {each: probe(remembered.saved, remembered.people, LEARN, each, 12) for each in rounds}
+    trials = {ALONE: 6, NOISY: 12, Round(4, 1, 0.0): 2, Round(4, 3, 0.0): 2, Round(4, 3, 2.0): 4}
+    return {each: probe(remembered.saved, remembered.people, LEARN, each, n) for each, n in trials.items()}
 
 
 def test_an_update_of_one_stay_names_its_codes_its_label_and_its_values(leaks: dict[Round, Leak]) -> None:

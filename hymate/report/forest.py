@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from hymate.evaluate.estimates import Estimate
 from hymate.report.svg import LETTER, line, picture, shortened, text, ticks
+from hymate.report.words import estimate
 
 WIDTH, ROW, TOP, BELOW = 720, 30, 12, 30
 FIGURES = 150
@@ -94,10 +96,8 @@ def _marks(row: Row, y: float, x: Callable[[float], float]) -> list[str]:
 
 def _figures(row: Row) -> str:
     if row.value is None:
-        return row.words
-    if row.interval is None:
-        return f"{row.value:.2f}"
-    return f"{row.value:.2f} ({row.interval[0]:.2f} to {row.interval[1]:.2f})"
+        return shortened(row.words, FIGURES)
+    return estimate(Estimate(row.value, (row.value, row.value), row.interval))
 
 
 def _ends(rows: Sequence[Row], reference: float | None, limits: Span) -> Span:

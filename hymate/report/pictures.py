@@ -35,7 +35,7 @@ def site_forest(report: Report) -> Markup:
             name,
             site.figure("auroc"),
             second=report.local[name].auroc if name in report.local else None,
-            words=site.note or NOTHING,
+            words="too few to tell" if site.figures is None else "one class only",
         )
         for name, site in performance.sites.items()
     ]
@@ -136,10 +136,10 @@ def difference_plot(
         if found is not None and found.p_adjusted is not None and found.p_adjusted < 0.05
     ]
     beyond = f"Beyond chance at {', '.join(stand)}." if stand else "At no hospital beyond chance."
+    asked = f"{question[:1].upper()}{question[1:]}: " if question else ""
     return Captioned(
         _forest(rows, f"{a} less {b}: AUROC by hospital", DIFFERENCES, reference=0.0),
-        f'{question} AUROC of "{a}" less that of "{b}": right of the dashed line "{a}" ranks better. '
-        f"{beyond}".strip(),
+        f'{asked}AUROC of "{a}" less that of "{b}": right of the dashed line "{a}" ranks better. {beyond}',
     )
 
 

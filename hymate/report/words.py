@@ -39,10 +39,13 @@ KINDS = {
 
 def figure(value: float | None, digits: int = 3) -> str:
     """
-    >>> figure(0.81234), figure(None)
-    ('0.812', '-')
+    >>> figure(0.81234), figure(-0.0001), figure(None)
+    ('0.812', '0.000', '-')
     """
-    return NOTHING if value is None else f"{value:.{digits}f}"
+    if value is None:
+        return NOTHING
+    written = f"{value:.{digits}f}"
+    return written.removeprefix("-") if float(written) == 0 else written
 
 
 def estimate(found: Estimate | Comparison | None, digits: int = 2) -> str:
@@ -54,10 +57,10 @@ def estimate(found: Estimate | Comparison | None, digits: int = 2) -> str:
     if found is None:
         return NOTHING
     if found.interval is None:
-        return f"{found.value:.{digits}f}"
-    upper = found.interval[1]
-    end = f"to {upper:.{digits}f}" if upper is not None else "or more"
-    return f"{found.value:.{digits}f} ({found.interval[0]:.{digits}f} {end})"
+        return figure(found.value, digits)
+    lower, upper = found.interval
+    end = "or more" if upper is None else f"to {figure(upper, digits)}"
+    return f"{figure(found.value, digits)} ({figure(lower, digits)} {end})"
 
 
 def percent(found: Estimate | None) -> str:

@@ -78,6 +78,9 @@ def run_study(
     tuned = trained.tuned
     run.begin("evaluate")
     held_out = evaluate(run, vocabulary, tuned)
+    for name, told in held_out.items():
+        figures = {"auroc": told.auroc, "auprc": told.auprc}
+        journal.metric("evaluate", "site", site=name, round=tuned.best_round, **figures)
     detail = agreed_detail(study, tuned.tuning)
     recalibrated = recalibrate(run, vocabulary, tuned, detail, held_out)
     beside = generalise(run, agreement, trained, detail, held_out)

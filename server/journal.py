@@ -54,7 +54,8 @@ class Journal:
         return lengths[0], lengths[1]
 
     def metric(self, phase: str, event: str, **values: Any) -> None:
-        """One line on the run's progress; numbers given with `round=` also go to TensorBoard."""
+        """One line on the run's progress; numbers given with `round=` also go to TensorBoard, with `site=`
+        as the site's own."""
         line = {"time": time.time(), "phase": phase, "event": event, **values}
         _append(self._metrics, line)
         self._chart(line)
@@ -80,9 +81,11 @@ class Journal:
     def _chart(self, line: dict[str, Any]) -> None:
         if "round" not in line:
             return
+        whose = f"/{line['site']}" if "site" in line else ""
         for name, value in line.items():
             if isinstance(value, int | float) and name not in ("round", "rounds", "time"):
-                self._board.add_scalar(f"{line['phase']}/{name}", value, line["round"], walltime=line["time"])
+                tag = f"{line['phase']}/{name}{whose}"
+                self._board.add_scalar(tag, value, line["round"], walltime=line["time"])
 
 
 def write_status(run: Path, state: str, cause: str = "") -> None:

@@ -13,6 +13,7 @@ import yaml
 from fairlearn.metrics import MetricFrame, false_positive_rate, true_positive_rate
 from flwr.serverapp import Grid
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from client.agreed import agreed_store
 from client.site import load_site
@@ -25,6 +26,7 @@ from hymate.train.saved_model import load_model
 from hymate.train.scoring import labelled, score
 from server.app import run_study
 from strategies.wire import unpack
+from tests.hymate.report.whole import assert_described
 from tests.in_process import InProcessGrid, small_study
 
 GROUPS = {
@@ -249,6 +251,23 @@ def test_sums_for_recalibration_are_of_groups_that_are_told(careful: Done) -> No
         if reply.content.config_records["config"]["kind"] == RecalibrateReply.__name__:
             sums = unpack(reply.content, RecalibrateReply)
             assert set(sums.sums) <= names[sums.site]
+
+
+def test_the_report_is_what_its_schema_says(careful: Done) -> None:
+    assert_described(careful.report)
+
+
+def test_tensorboard_has_every_round_and_every_hospital(careful: Done) -> None:
+    board = EventAccumulator(str(careful.folder / "tensorboard"))
+    board.Reload()
+    assert len(board.Scalars("finetune/loss")) == len(board.Scalars("finetune/tuning_auroc")) == 2
+    told = {name: site["auroc"] for name, site in careful.report["sites"].items()}
+    assert None in told.values(), "a hospital of few stays has no curve, and ends no study"
+    for name, auroc in told.items():
+        tag = f"evaluate/auroc/{name}"
+        assert (tag in board.Tags()["scalars"]) == (auroc is not None)
+        if auroc is not None:
+            assert board.Scalars(tag)[-1].value == pytest.approx(auroc)
 
 
 def test_training_rounds_carry_no_groups(careful: Done) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.children import alone_in
+from benchmarks.children import Child, alone_in
 from benchmarks.experiments import runner as runner_module
 from benchmarks.experiments.__main__ import main
 from benchmarks.experiments.files import load_table
@@ -25,6 +27,7 @@ from hymate.cli import app
 from hymate.command import run_command
 from hymate.errors import InputFault
 from hymate.train.run import RunFolder
+from tests.benchmarks.in_this_process import begin
 
 BASE = """
 name: base
@@ -88,12 +91,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     (folder / "configs" / "tiny.yaml").write_text(TABLE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        lines: list[str] = []
-        patch.setattr("builtins.print", lambda *parts, **_: lines.append(" ".join(map(str, parts))))
-        code = main(Place(folder, "", 0).arguments("--write"))
-        patch.undo()
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield Place(folder, "\n".join(lines), code)
+        with pytest.MonkeyPatch.context() as here, contextlib.redirect_stdout(io.StringIO()) as said:
+            here.setattr(Child, "begin", begin)
+            code = main(Place(folder, "", 0).arguments("--write"))
+        yield Place(folder, said.getvalue(), code)
 
 
 @pytest.fixture

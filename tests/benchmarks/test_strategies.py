@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
-from benchmarks.strategies import job as job_module
+from benchmarks.children import Child
 from benchmarks.strategies import runner as runner_module
 from benchmarks.strategies.__main__ import main
 from benchmarks.strategies.figures import Figures
@@ -25,6 +25,7 @@ from benchmarks.strategies.runs import Run, Table, table_of
 from hymate.errors import InputFault
 from server.app import run_study
 from server.study import dump_study
+from tests.benchmarks.in_this_process import begin
 
 Capture = pytest.CaptureFixture[str]
 
@@ -62,21 +63,6 @@ TABLES = {
 }
 
 
-class InThisProcess:
-    """In place of `subprocess.Popen`: a job costs seconds of imports in a process of its own."""
-
-    def __init__(self, command: list[str], **options: Any) -> None:
-        assert command[1:3] == ["-m", "benchmarks.strategies.job"]
-        try:
-            self.code = job_module.main(command[3:])
-        except Exception as crash:  # as Python ends a process
-            options["stderr"].write(f"{type(crash).__name__}: {crash}\n".encode())
-            self.code = 1
-
-    def poll(self) -> int:
-        return self.code
-
-
 @dataclass(frozen=True)
 class Place:
     """A folder in which the tables were run once."""
@@ -110,17 +96,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     one = {**STUDY, "participation": {}, "simulation": {"synthetic": {"hospitals": 1, "stays": 60}}}
     for name, content in (("tiny", STUDY), ("one", one), ("tables", TABLES)):
         (configs / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "Popen", InThisProcess)
+        patch.setattr(Child, "begin", begin)
         patch.setattr(runner_module, "commit_now", lambda: "0abc123")
         patch.setattr(runner_module, "POLL_SECONDS", 0.0)
-        lines: list[str] = []
-        with pytest.MonkeyPatch.context() as quiet:
-            quiet.setattr("builtins.print", lambda *parts, **_: lines.append(" ".join(map(str, parts))))
+        with contextlib.redirect_stdout(io.StringIO()) as said:
             code = main(Place(folder).arguments("--write"))
-        yield Place(folder, "\n".join(lines), code)
-    torch.set_num_threads(threads)
+        yield Place(folder, said.getvalue(), code)
 
 
 @pytest.fixture
@@ -128,7 +110,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(Child, "begin", refuse)
 
 
 def test_every_run_is_told_and_a_wrong_row_ends_no_other(place: Place) -> None:

@@ -136,7 +136,8 @@ class Strategist:
         beside = half.finish(local)
         if noise is not None and beside.facts:
             _covered()
-        trained = {name: model.state_dict()[name].detach().numpy() for name in received}
+        state = model.state_dict()
+        trained = {name: state[name].detach().numpy() for name in received}
         residual = {name: kept.numpy() for name, kept in _under(RESIDUAL, self._remembered).items()}
         arrays, residual = compressed(
             self._strategy.compression,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from flwr.app import Message, RecordDict
@@ -46,7 +46,8 @@ class Reply(Generic[Record]):
 
     site: str
     record: Record
-    message: Message
+    content: RecordDict
+    """What it came with: empty where the step's `accept` took all of it."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Step:
     last: bool = True
     weight: Callable[[str], float | None] = lambda site: None
     """How much a site's reply counts, once it was accepted."""
+    taken: bool = False
+    """Whether `accept` takes all of a reply's arrays: then they are not kept beside."""
 
 
 @dataclass
@@ -232,7 +235,7 @@ class Exchange:
             return
         del tasks[node]
         if reply is not None:
-            ending.replies[node] = reply
+            ending.replies[node] = replace(reply, content=RecordDict()) if task.step.taken else reply
             said |= {"weight": task.step.weight(reply.site)}
         elif outcome == "quarantined":
             ending.barred.add(node)
@@ -284,7 +287,7 @@ def _judge(message: Message, step: Step, site: str) -> tuple[str, str, Reply[Any
         return "refused", refused.refusal.reason, None
     except InputFault as fault:
         return "quarantined", str(fault), None
-    reply = Reply(str(getattr(record, "site", site)), record, message)
+    reply = Reply(str(getattr(record, "site", site)), record, message.content)
     try:
         fault_found = step.accept(reply)
     except InputFault as fault:

@@ -169,7 +169,7 @@ class Federation:
                 return self._is_itself(node, reply) or training.fault_of(reply)
 
             content = training.content_for(self.roster.of(node))
-            return Step(action, content, TrainReply, accept, weight=training.weight)
+            return Step(action, content, TrainReply, accept, weight=training.weight, taken=True)
 
         replies = self._gather(training.phase, request.round, step_for, training, draw)
         return training.fold(replies)

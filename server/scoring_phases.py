@@ -102,7 +102,7 @@ def train_alone(run: Run, vocabulary: Vocabulary, weights: Weights, detail: Deta
     models = {
         f"{reply.site}/{name}": array
         for reply in replies
-        for name, array in unpack_weights(reply.message.content).items()
+        for name, array in unpack_weights(reply.content).items()
     }
     facts = {site: record.model_dump(mode="json") for site, record in told.items()}
     run.complete("alone", 0, facts, weights=models)

@@ -70,7 +70,7 @@ def train_round(
         reports=[found.received] if bins else [record.received for record in records],
         slowest_s=max(record.seconds for record in records),
         bytes_down=sum(array.nbytes for array in work.arrays.values()) * len(records),
-        bytes_up=sum(array_bytes(reply.message.content) for reply in summed.replies),
+        bytes_up=sum(array_bytes(reply.content) for reply in summed.replies),
     )
 
 

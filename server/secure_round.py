@@ -130,7 +130,7 @@ class SecureAttempt:
         phase = "pretrain" if isinstance(work.request, PretrainRequest) else "finetune"
 
         def accept(reply: Reply[MaskedReply]) -> str | None:
-            vector = unpack_weights(reply.message.content)
+            vector = unpack_weights(reply.content)
             return work.fault_of(reply.record) or session.took_masked(reply.site, vector, work.expected)
 
         def step_for(node: int) -> Step:

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from hymate.privacy_config import PrivacyConfig
 from hymate.protocol import Action, Declaration, GoingOn, RoundRequest, ScoreReport, TrainReply
 from server.exchange import Reply
+from server.held_updates import HeldUpdates
 from server.roster import Roster, Standing
 from strategies.base import Algorithm, Arrays, Round, Update
 from strategies.compression import restored
 from strategies.local_layers import local_names
+from strategies.running_mean import RunningMean
 from strategies.screening import LengthCheck, Lengths, fault_of, length, whole_length
 from strategies.weighting import weight_of
 from strategies.wire import ARRAYS, CONFIG, apart, pack, unpack_weights, with_beside
@@ -75,8 +77,14 @@ class TrainingRound:
             name: np.asarray(array) for name, array in weights.items() if name not in local
         }
         self._content = pack(request, with_beside(weights, algorithm.beside()))
-        self._updates: dict[str, Update] = {}
+        self._running = RunningMean() if algorithm.of_the_mean else None
+        self._held = HeldUpdates()
+        """Updates that may yet be too long to become part of the running mean."""
+        self._kept: dict[str, Update] = {}
+        """All, where the algorithm needs them one by one."""
+        self._weights_of: dict[str, float] = {}
         self._lengths: dict[str, Lengths] = {}
+        self._bytes: dict[str, int] = {}
 
     @property
     def number(self) -> int:
@@ -96,7 +104,7 @@ class TrainingRound:
             return wrong
         stays = self.stays(reply)
         steps = self._nominal_steps(reply) if record.steps is None else record.steps
-        sent, beside = apart(unpack_weights(reply.message.content))
+        sent, beside = apart(unpack_weights(reply.content))
         arrays = restored(self._request.strategy.compression, sent, self._shared)
         fault = fault_of(arrays, self._shared, stays)
         if fault is None and steps < 1:
@@ -115,14 +123,20 @@ class TrainingRound:
             fault = f"lacks the fact '{missing[0]}', which {algorithm.name} needs"
         if fault is None:
             weight = weight_of(self._request.strategy, reply.site, stays, self._positives(reply.site))
-            self._updates[reply.site] = Update(arrays, weight, reply.site, steps, beside, record.facts)
-            self._lengths[reply.site] = Lengths(length(arrays, self._shared, steps), whole_length(beside))
+            lengths = Lengths(length(arrays, self._shared, steps), whole_length(beside))
+            self._weights_of[reply.site], self._lengths[reply.site] = weight, lengths
+            self._bytes[reply.site] = array_bytes(reply.content)
+            if self._running is None:
+                self._kept[reply.site] = Update(arrays, weight, reply.site, steps, beside, record.facts)
+            elif self._length_check.usual(lengths):
+                self._running.add(arrays, weight)
+            else:
+                self._held.hold(reply.site, arrays)
         return fault
 
     def weight(self, site: str) -> float | None:
         """How much a site counts, once its update was taken."""
-        taken = self._updates.get(site)
-        return None if taken is None else taken.weight
+        return self._weights_of.get(site)
 
     def too_long(self, replies: Sequence[Reply[TrainReply]]) -> dict[str, str]:
         """Site -> what is wrong with the length of its update."""
@@ -131,7 +145,7 @@ class TrainingRound:
     def fold(self, replies: Sequence[Reply[TrainReply]]) -> Folded:
         """The next global weights out of these replies, in their order; what is no shared layer stays."""
         self._length_check.remember(self._lengths[reply.site] for reply in replies)
-        updates = [self._updates[reply.site] for reply in replies]
+        updates = self._updates([reply.site for reply in replies])
         next_shared = self._algorithm.aggregate(
             Round(self.number, self._roster.expected), self._shared, updates
         )
@@ -145,8 +159,17 @@ class TrainingRound:
             reports=[reply.record.received for reply in replies],
             slowest_s=max(reply.record.seconds for reply in replies),
             bytes_down=array_bytes(self._content) * len(replies),
-            bytes_up=sum(array_bytes(reply.message.content) for reply in replies),
+            bytes_up=sum(self._bytes[reply.site] for reply in replies),
         )
+
+    def _updates(self, sites: list[str]) -> list[Update]:
+        """What the algorithm is told: these sites' updates or, where it needs no more, their mean."""
+        if self._running is None:
+            return [self._kept[site] for site in sites]
+        for site, arrays in self._held.among(sites):
+            self._running.add(arrays, self._weights_of[site])
+        self._held.close()
+        return [Update(self._running.mean(), self._running.weight)]
 
     def _not_as_asked(self, record: TrainReply) -> str | None:
         """Whether the round took the noise that was asked for: an update without never counts."""

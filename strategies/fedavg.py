@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from strategies.base import Algorithm, Arrays, Round, Update
+from strategies.running_mean import RunningMean
 
 
 def weighted_mean(updates: Sequence[Update]) -> Arrays:
-    """Per array: sum_i w_i x_i / sum_i w_i, accumulated in float64 in the order given.
-
-    A single update comes back bit for bit, so one site alone equals central training.
-    """
-    total = sum(update.weight for update in updates)
-    mean: Arrays = {}
-    for name, first in updates[0].arrays.items():
-        folded = np.zeros(first.shape, dtype=np.float64)
-        for update in updates:
-            folded += update.arrays[name].astype(np.float64) * (update.weight / total)
-        mean[name] = folded.astype(first.dtype)
-    return mean
+    """Per array: sum_i w_i x_i / sum_i w_i, to the same bits in any order."""
+    running = RunningMean()
+    for update in updates:
+        running.add(update.arrays, update.weight)
+    return running.mean()
 
 
 class FedAvg(Algorithm):

@@ -69,8 +69,9 @@ class Lengths:
 class LengthCheck:
     """Tells updates that are far longer than the study's others, by a running median.
 
-    The median is over the accepted updates of earlier rounds and this round's other ones, whatever the
-    order in which they came; a site with nothing to be compared with passes. Of two sites in a first
+    An update that is `usual` by the accepted updates of earlier rounds passes as soon as it comes. For any
+    other the median is over those and this round's other ones, whatever the order in which they came; a site
+    with nothing to be compared with passes. Of two sites in a first
     round, the longer one is the fault: a short update does little, whoever is right.
 
     It finds accidents (a learning rate of 1, a scaled array) and crude attacks, not a site that means harm
@@ -90,6 +91,13 @@ class LengthCheck:
         remember."""
         return {measure: list(lengths) for measure, lengths in self._accepted.items()}
 
+    def usual(self, lengths: Lengths) -> bool:
+        """Whether earlier rounds are enough to say that this is not too long."""
+        return all(
+            bool(accepted) and getattr(lengths, measure) <= self._factor * statistics.median(accepted)
+            for measure, accepted in self._accepted.items()
+        )
+
     def faults(self, lengths: Mapping[str, Lengths]) -> dict[str, str]:
         """Site -> what is wrong with its update."""
         said = {
@@ -100,6 +108,8 @@ class LengthCheck:
         for measure, words in said.items():
             of_sites = {site: getattr(found, measure) for site, found in lengths.items()}
             for site, times in self._too_long(measure, of_sites).items():
+                if self.usual(lengths[site]):
+                    continue
                 long = words.format(f"{times:.3g}")
                 faults[site] = f"{long} as the study's median, {self._factor:g} is the limit"
         return faults

@@ -121,6 +121,7 @@ class FirstSite(FedAvg):
     """Takes the first update as it is: whoever comes first decides."""
 
     name = "first-site"
+    of_the_mean = False
 
     def aggregate(self, server_round: int, current: Arrays, updates: Sequence[Update]) -> Arrays:
         return updates[0].arrays

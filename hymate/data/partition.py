@@ -94,7 +94,8 @@ def _homes(
         _refuse_small(config, home.join(splits, on="subject_id"))
         return home
     positive = labels.group_by("subject_id").agg(pl.col("label").max())
-    subjects = splits.join(positive, on="subject_id", how="left").fill_null(0.0).sort("subject_id")
+    subjects = splits.join(positive, on="subject_id", how="left").sort("subject_id")
+    subjects = subjects.with_columns(pl.col("label").fill_null(0.0))
     for draw in _draws(config, subjects):
         home = draw.select("subject_id", "site")
         if _smallest(config, draw)[1] >= config.smallest:

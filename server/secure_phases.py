@@ -69,6 +69,7 @@ def train_round(
         forecast_error=found.forecast_error,
         reports=[found.received] if bins else [record.received for record in records],
         slowest_s=max(record.seconds for record in records),
+        training_s=sum(record.seconds for record in records),
         bytes_down=sum(array.nbytes for array in work.arrays.values()) * len(records),
         bytes_up=sum(array_bytes(reply.content) for reply in summed.replies),
     )

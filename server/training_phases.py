@@ -77,6 +77,7 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
             loss=done_round.loss,
             forecast_error=done_round.forecast_error,
             slowest_s=done_round.slowest_s,
+            training_s=done_round.training_s,
             bytes_down=done_round.bytes_down,
             bytes_up=done_round.bytes_up,
         )
@@ -149,6 +150,7 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
             rounds=study.finetune.rounds,
             loss=done_round.loss,
             slowest_s=done_round.slowest_s,
+            training_s=done_round.training_s,
             best=best_round,
             bytes_down=done_round.bytes_down,
             bytes_up=done_round.bytes_up,

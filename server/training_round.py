@@ -42,6 +42,8 @@ class Folded:
     reports: Sequence[ScoreReport | None]
     """How the weights received score on tuning stays."""
     slowest_s: float
+    training_s: float
+    """All sites' seconds of training together."""
     bytes_down: int
     """Of the arrays sent to all sites of the round, before Flower's own headers ..."""
     bytes_up: int
@@ -158,6 +160,7 @@ class TrainingRound:
             forecast_error=_mean([(reply.record.received_error, self.stays(reply)) for reply in replies]),
             reports=[reply.record.received for reply in replies],
             slowest_s=max(reply.record.seconds for reply in replies),
+            training_s=sum(reply.record.seconds for reply in replies),
             bytes_down=array_bytes(self._content) * len(replies),
             bytes_up=sum(self._bytes[reply.site] for reply in replies),
         )

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP  := $(VENV)/.installed
 
-.PHONY: help install demo experiments experiments-strategies test test-deployment test-faults test-trained check format clean
+.PHONY: help install demo experiments experiments-strategies test test-deployment test-faults test-trained test-endurance check format clean
 
 help:
 	@echo "make demo     a whole federated study on four synthetic hospitals (runs/demo)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-deployment  coordinator and sites as real processes over TLS (minutes)"
 	@echo "make test-faults  what can go wrong in a federation, for real: kills, full disks, outages (minutes)"
 	@echo "make test-trained  what trained models show: explanations follow the planted truth"
+	@echo "make test-endurance  200 simulated rounds of 32 hospitals: nothing grows (minutes)"
 	@echo "make check    ruff, mypy, import rules, doctests"
 	@echo "make install  .venv with everything, the native kernel included"
 
@@ -50,6 +51,9 @@ test-faults: install
 
 test-trained: install
 	$(BIN)/python -m pytest -m trained
+
+test-endurance: install
+	$(BIN)/python -m pytest -m endurance
 
 check: install
 	$(BIN)/ruff check .

@@ -79,7 +79,9 @@ def check_deployment(
 
 def longest(study: StudyConfig, federation: FederationConfig) -> dt.timedelta:
     """The time a study takes at most where every exchange needs its whole deadline."""
-    exchanges = 3 + study.pretrain.rounds + study.finetune.rounds + 2 + study.evaluation.local_baseline
+    asked, rounds = study.evaluation, study.pretrain.rounds + study.finetune.rounds
+    exchanges = 3 + rounds + 2 + 2 * asked.local_baseline
+    exchanges += len(federation.sites) * (asked.cross_site_matrix + (rounds + 5) * asked.leave_one_site_out)
     minutes = federation.wait_minutes + exchanges * study.participation.deadline_minutes
     return dt.timedelta(minutes=minutes)
 
@@ -98,6 +100,9 @@ def _versions() -> Iterator[Finding]:
 
 
 def _participation(study: StudyConfig, federation: FederationConfig) -> Iterator[Finding]:
+    if study.evaluation.pooled_baseline:
+        remedy = "set it to false; hymate-simulate can have it"
+        yield Finding("evaluation.pooled_baseline", "fail", "no hospital gives its rows away", remedy)
     rules, sites = study.participation, len(federation.sites)
     drawn = rules.drawn(sites)
     try:

@@ -22,6 +22,11 @@ TITLES = {
     "finetune": "fine-tuning on the label",
     "evaluate": "scoring held-out stays",
     "alone": "training every hospital by itself, for comparison",
+    "shared": "scoring the model that all hospitals share",
+    "pooled": "training on all hospitals' stays at one place, for comparison",
+    "matrix": "scoring every hospital's own model at every hospital",
+    "left_out": "training without each hospital in turn",
+    "compare": "comparing models on the same stays",
     "report": "writing the report",
 }
 
@@ -145,7 +150,9 @@ def describe(event: Mapping[str, Any], console: Console, began: float) -> None:
         console.print(f"       going on after {event['after']}{number}", highlight=False)
     elif kind == "paused":
         console.print(f"       paused: {event['cause']}", markup=False, highlight=False, soft_wrap=True)
-    elif (phase, kind) == ("resume", "note"):
+    elif (phase, kind) == ("left_out", "site"):
+        console.print(f"       without {event['site']}", markup=False, highlight=False)
+    elif kind == "note":
         console.print(f"       {event['text']}", markup=False, highlight=False, soft_wrap=True)
     elif kind == "round":
         console.print(f"       {_round(event)}", highlight=False, soft_wrap=True)

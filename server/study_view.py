@@ -12,7 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-PHASES = ("describe", "vocabulary", "pretrain", "finetune", "evaluate", "alone", "report")
+PHASES = (
+    *("describe", "vocabulary", "pretrain", "finetune", "evaluate"),
+    *("alone", "shared", "pooled", "matrix", "left_out", "compare", "report"),
+)
 WORDS = {"asked": "working", "joined": "working", "retried": "asked again", "dropped": "late"}
 """Outcomes in `participation.jsonl` by what they mean at the moment; the others stand for themselves."""
 GOOD, WAITING = ("online", "replied", "working"), ("not seen yet", "asked again", "late", "skipped", "absent")

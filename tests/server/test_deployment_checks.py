@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.ports import free_ports
 from hymate.errors import InputFault
+from hymate.evaluation_config import EvaluationConfig
 from server.certificates import make_certificates
 from server.deployment_checks import Finding, check_deployment, longest
 from server.init_files import write_example
@@ -45,6 +46,8 @@ def test_a_complete_federation_has_no_fault_and_nothing_is_left_behind(federatio
 
 
 Break = Callable[[Deployed], None]
+OF_THE_STUDY = ("participation", "finetune", "strategy", "evaluation", "simulation")
+"""Sections that are not of `federation:`."""
 
 
 def other_key(federation: Deployed) -> None:
@@ -64,8 +67,8 @@ def garbage(name: str) -> Break:
 def change(**changes: Any) -> Break:
     def break_it(federation: Deployed) -> None:
         federation.study, federation.federation = (
-            {k: v for k, v in changes.items() if k in ("participation", "finetune", "strategy")},
-            {k: v for k, v in changes.items() if k not in ("participation", "finetune", "strategy")},
+            {k: v for k, v in changes.items() if k in OF_THE_STUDY},
+            {k: v for k, v in changes.items() if k not in OF_THE_STUDY},
         )
         federation.write_study()
 
@@ -89,6 +92,10 @@ def foreign_run(federation: Deployed) -> None:
 
 
 FAULTS: dict[str, tuple[Break, str]] = {
+    "pooled training": (
+        change(evaluation={"pooled_baseline": True}, simulation={"synthetic": {}}),
+        "evaluation.pooled_baseline: no hospital gives its rows away",
+    ),
     "no certificate": (lambda f: (f.folder / "tls/server.crt").unlink(), "server.crt: No such file"),
     "no key": (lambda f: (f.folder / "tls/server.key").unlink(), "server.key: No such file"),
     "broken certificate": (garbage("tls/server.crt"), "server.crt: holds no certificate in PEM"),
@@ -154,6 +161,8 @@ def test_a_certificate_must_outlast_the_study(federation: Deployed) -> None:
     assert faults(federation, now=ends - length - dt.timedelta(minutes=5)) == []
     (line,) = faults(federation, now=ends - length + dt.timedelta(minutes=5))
     assert "the study may need it until" in line
+    anew = study.model_copy(update={"evaluation": EvaluationConfig(leave_one_site_out=True)})
+    assert longest(anew, study.federation) > length * 2
 
 
 def test_a_port_in_use_is_named(federation: Deployed) -> None:

@@ -67,6 +67,8 @@ def test_without_a_terminal_it_is_plain_lines(tmp_path: Path) -> None:
         {"phase": "pretrain", "event": "asked", "server_round": 1},
         {"phase": "pretrain", **ROUND, "round": 1, "rounds": 2},
         {"phase": "pretrain", "event": "paused", "cause": "1 of 2 [sites]", "server_round": 2},
+        {"phase": "left_out", "event": "site", "site": "north"},
+        {"phase": "left_out", "event": "note", "text": "no model without north: [late]"},
     )
     append(
         tmp_path / PARTICIPATION,
@@ -84,6 +86,8 @@ def test_without_a_terminal_it_is_plain_lines(tmp_path: Path) -> None:
     assert lines[3:] == [
         "round 1/2, loss 0.5000, 3 s",
         "paused: 1 of 2 [sites]",
+        "without north",
+        "no model without north: [late]",
         "south late: no reply before the deadline",
     ]
 

@@ -12,12 +12,12 @@ from typing import Any, get_args, get_type_hints
 from flwr.app import Message
 from pydantic import BaseModel
 
-from hymate import protocol
 from hymate.data.statistics import SiteStatistics
 from hymate.protocol import (
     AloneReply,
     CompareReply,
     EvaluateReply,
+    MaskedReply,
     PrepareReply,
     RecalibrateReply,
     Refusal,
@@ -25,6 +25,7 @@ from hymate.protocol import (
     StatisticsReply,
     TrainReply,
 )
+from hymate.secure_protocol import KeysReply, SharesReply, UnmaskReply
 from strategies.wire import ARRAYS, BESIDE, CONFIG, LAYOUT, METRICS, WEIGHT, unpack_weights
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "privacy.md"
@@ -33,9 +34,10 @@ NEVER = "not sent"
 KINDS: tuple[type[BaseModel], ...] = (
     *(AloneReply, CompareReply, EvaluateReply, PrepareReply, RecalibrateReply),
     *(Refusal, SiteDescription, StatisticsReply, TrainReply),
+    *(KeysReply, MaskedReply, SharesReply, UnmaskReply),
 )
 SHARED, EXTRA, NUMBER = "arrays: weights", "arrays: beside", "metrics: num-examples"
-OWN = "arrays: own model"
+OWN, MASKED = "arrays: own model", "arrays: masked"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def listed(text: str) -> dict[str, Row]:
 
 def possible() -> set[str]:
     """Every field that the records of a site have, whether anything was ever sent in it or not."""
-    found: set[str] = {SHARED, EXTRA, NUMBER, OWN}
+    found: set[str] = {SHARED, EXTRA, NUMBER, OWN, MASKED}
     waiting: list[Any] = [*KINDS, SiteStatistics]
     seen: set[Any] = set()
     while waiting:
@@ -81,16 +83,16 @@ def fields_of(reply: Message) -> set[str]:
     assert set(content) <= {CONFIG, ARRAYS, METRICS}, set(content)
     config = content.config_records[CONFIG]
     assert set(config) <= {"kind", "json", LAYOUT}, set(config)
-    kind = vars(protocol)[str(config["kind"])]
-    assert kind in KINDS, kind
+    kind = {kind.__name__: kind for kind in KINDS}[str(config["kind"])]
     record = kind.model_validate_json(str(config["json"]))  # raises where it holds a field that nobody knows
     found = set(_held(record))
     if isinstance(record, StatisticsReply):
         told = SiteStatistics.from_json(record.statistics)
         assert json.loads(told.to_json()) == json.loads(record.statistics)
         found |= set(_held(told))
+    whole = {AloneReply: OWN, MaskedReply: MASKED}
     for name in unpack_weights(content):
-        found.add(OWN if kind is AloneReply else EXTRA if name.startswith(BESIDE) else SHARED)
+        found.add(whole.get(kind, EXTRA if name.startswith(BESIDE) else SHARED))
     for name in content.metric_records.get(METRICS, {}):
         assert name == WEIGHT
         found.add(NUMBER)

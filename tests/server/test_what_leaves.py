@@ -19,6 +19,11 @@ from tests.in_process import InProcessGrid, lay_out, small_study
 from tests.server.leaving import NEVER, PAGE, fields_of, listed, possible
 
 NOISE = {"mode": "dp-sgd", "noise_multiplier": 1.0}
+SUMMED: dict[str, Any] = {
+    "secure_aggregation": {"threshold": 2},
+    "participation": {"norm_factor": "inf"},
+    "finetune": {"rounds": 1, "batch_size": 16},
+}
 STUDIES: dict[str, dict[str, Any]] = {
     "without noise": {
         "strategy": {"name": "fairfed", "group": "GENDER//F"},
@@ -35,7 +40,14 @@ STUDIES: dict[str, dict[str, Any]] = {
         "strategy": {"compression": ["delta", "top_k", "int8"]},
         "evaluation": {"pooled_baseline": True},
     },
+    "summed": SUMMED,
+    "summed with noise": {
+        **SUMMED,
+        "privacy": NOISE,
+        "secure_aggregation": {"threshold": 2, "histograms": False},
+    },
 }
+FIGURES = {"EvaluateReply", "ScoreReport", "GroupReport", "Cells", "OwnFit", "RecalibrateReply"}
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +60,10 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Messa
         if name not in kept:
             run = folder / name.replace(" ", "-")
             sites = lay_out(run, 2, stays=120)
+            for home in (run / "sites").iterdir():
+                content = yaml.safe_load((home / "site.yaml").read_text())
+                content["policy"]["secure_aggregation"] = {"min_summed": 2}
+                (home / "site.yaml").write_text(yaml.safe_dump(content))
             file = run / "sites" / sites[0] / "site.yaml"
             site = yaml.safe_load(file.read_text())
             site["policy"]["privacy"] = {"epsilon": 99.0, "publish_epsilon": True}
@@ -81,7 +97,7 @@ def test_what_the_page_allows_does_leave_in_these_studies(sent: Callable[[str], 
     """But for what only some studies have; so that the test above looks at more than a few fields."""
     rows = listed(PAGE.read_text(encoding="utf-8"))
     seldom = {"Declaration.target_epsilon", "PrepareReply.outside", "Refusal.site", "Refusal.reason"}
-    seldom |= {"ScoreReport.held_back"}
+    seldom |= {"ScoreReport.held_back", "UnmaskReply.keys"}
     for noisy in (False, True):
         found = set().union(
             *(
@@ -93,7 +109,19 @@ def test_what_the_page_allows_does_leave_in_these_studies(sent: Callable[[str], 
         )
         said = {name: row.with_noise if noisy else row.without_noise for name, row in rows.items()}
         due = {name for name, words in said.items() if not words.startswith(NEVER)} - seldom
+        due -= set() if noisy else {"MaskedReply.received"}  # of the other study with sums
         assert due <= found, sorted(due - found)
+
+
+def test_of_a_study_that_sums_no_update_and_no_figure_of_one_site_leaves(
+    sent: Callable[[str], list[Message]],
+) -> None:
+    summed = set().union(*map(fields_of, sent("summed")))
+    assert not {field for field in summed if field.split(".")[0] in {"TrainReply", *FIGURES}}
+    assert "arrays: masked" in summed
+    updates = set().union(*map(fields_of, sent("summed with noise")))
+    assert not {field for field in updates if field.startswith("TrainReply")}
+    assert not {"arrays: weights", "arrays: beside", "metrics: num-examples"} & (summed | updates)
 
 
 def test_a_field_that_is_not_on_the_page_is_noticed(sent: Callable[[str], list[Message]]) -> None:

@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from hymate.report.words import duration
+
 PHASES = (
     *("describe", "vocabulary", "pretrain", "finetune", "evaluate"),
     *("alone", "shared", "pooled", "matrix", "left_out", "compare", "report"),
@@ -98,14 +100,3 @@ def _colour(status: str) -> str:
     if status in IDLE:
         return "dim"
     return "green" if status in GOOD else "yellow" if status in WAITING else "red"
-
-
-def duration(seconds: float) -> str:
-    """
-    >>> duration(59.4), duration(605), duration(7325)
-    ('59 s', '10 min', '2 h 02 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

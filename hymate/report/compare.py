@@ -23,7 +23,7 @@ from hymate.evaluate.differences import Comparison, difference, holm
 from hymate.evaluate.estimates import Estimate
 from hymate.evaluate.paired import mean_over_seeds
 from hymate.report.content import Report
-from hymate.report.run_directory import STUDY, read_report, read_study
+from hymate.report.run_directory import read_report, read_study
 from hymate.report.words import NOTHING
 
 FIGURES = ("auroc", "average_precision", "brier", "tpr", "ppv", "observed_to_expected")
@@ -95,7 +95,7 @@ def compare_runs(folders: Sequence[Path]) -> ComparedRuns:
     if len(reports) < len(folders):
         raise InputFault("hymate report compare", "names a run twice", "name each run directory once")
     _demand_comparable(reports)
-    studies = {name: read_study(Path(name) / STUDY) for name in reports}
+    studies = {name: read_study(Path(name)) for name in reports}
     grouped: dict[str, list[str]] = {}
     for name, study in studies.items():
         plan = {key: value for key, value in study.items() if key not in ("name", "seed")}

@@ -33,6 +33,13 @@ class Row:
     summary: bool = False
     words: str = ""
 
+    @property
+    def told(self) -> str:
+        """Its figures, or why there are none."""
+        if self.value is None:
+            return self.words
+        return estimate(Estimate(self.value, (self.value, self.value), self.interval))
+
 
 def forest(
     rows: Sequence[Row], title: str, words: str, limits: Span, *, reference: float | None = None
@@ -63,7 +70,7 @@ def forest(
         if number and row.summary > rows[number - 1].summary:
             parts.append(line(0, y - ROW / 2, WIDTH, y - ROW / 2, "rule"))
         parts.append(text(label_width - 12, y + 4, shortened(row.label, label_width - 12), "end"))
-        parts.append(text(WIDTH - FIGURES + 6, y + 4, _figures(row)))
+        parts.append(text(WIDTH - FIGURES + 6, y + 4, shortened(row.told, FIGURES)))
         parts += _marks(row, y, x)
     return picture(title, words, WIDTH, height, parts)
 
@@ -83,7 +90,7 @@ def _marks(row: Row, y: float, x: Callable[[float], float]) -> list[str]:
         else:
             parts.append(
                 f'<circle class="first" cx="{at:.1f}" cy="{y:.1f}" r="5.5">'
-                f"<title>{escape(row.label)}: {_figures(row)}</title></circle>"
+                f"<title>{escape(row.label)}: {row.told}</title></circle>"
             )
     if row.second is not None:
         at = x(row.second)
@@ -92,12 +99,6 @@ def _marks(row: Row, y: float, x: Callable[[float], float]) -> list[str]:
             f"<title>{escape(row.label)}, other model: {row.second:.3f}</title></rect>"
         )
     return parts
-
-
-def _figures(row: Row) -> str:
-    if row.value is None:
-        return shortened(row.words, FIGURES)
-    return estimate(Estimate(row.value, (row.value, row.value), row.interval))
 
 
 def _ends(rows: Sequence[Row], reference: float | None, limits: Span) -> Span:

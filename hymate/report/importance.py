@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from hymate.config import parse
 from hymate.errors import InputFault
 from hymate.report.figures_content import Content
+from hymate.report.json_files import read_json
 
 FOLDER = "explanations"
 
@@ -57,28 +56,17 @@ def read_importances(run: Path) -> dict[str, Importance]:
         InputFault: one of them is no global explanation; that of a single stay is a patient's record and
             belongs into no report.
     """
-    found = {}
-    for path in sorted((run / FOLDER).glob("*/explanation.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if "subject_id" in content:
-                raise InputFault(
-                    path,
-                    "explains a single patient's stay, which belongs into no report",
-                    "delete it here; the report takes what `hymate explain --global` writes",
-                )
-            found[path.parent.name] = Importance.model_validate(content)
-        except (ValueError, ValidationError) as fault:
-            raise InputFault(
-                path,
-                f"is no global explanation ({_first(fault)})",
-                "write it anew with hymate explain --global",
-            ) from None
-    return found
+    return {path.parent.name: _read(path) for path in sorted((run / FOLDER).glob("*/explanation.json"))}
 
 
-def _first(fault: Exception) -> str:
-    if isinstance(fault, ValidationError):
-        error = fault.errors()[0]
-        return f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
-    return str(fault)
+def _read(path: Path) -> Importance:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputFault(path, "is no explanation", "write it anew with hymate explain --global")
+    if "subject_id" in content:
+        raise InputFault(
+            path,
+            "explains a single patient's stay, which belongs into no report",
+            "delete it here; the report takes what `hymate explain --global` writes",
+        )
+    return parse(Importance, content, path)

@@ -15,7 +15,7 @@ from hymate.report.content import Attribute, Report
 from hymate.report.curves import Points, curves
 from hymate.report.forest import Row, Span, forest
 from hymate.report.generalisation_content import PairedModels
-from hymate.report.words import KINDS, NOTHING, estimate, figure, group_name
+from hymate.report.words import KINDS, NOTHING, figure, group_name
 
 SHARES: Span = (0.0, 1.0)
 DIFFERENCES: Span = (-1.0, 1.0)
@@ -176,14 +176,8 @@ def _row(
 
 
 def _forest(rows: list[Row], title: str, limits: Span = SHARES, *, reference: float | None = None) -> Markup:
-    words = "; ".join(f"{row.label} {_told(row)}" for row in rows)
+    words = "; ".join(f"{row.label} {row.told}" for row in rows)
     return forest(rows, title, words, limits, reference=reference)
-
-
-def _told(row: Row) -> str:
-    if row.value is None:
-        return row.words
-    return estimate(Estimate(row.value, (row.value, row.value), row.interval))
 
 
 def _by_round(lines: Iterable[Mapping[str, Any]], key: str, behind: int) -> Points:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from hymate.config import load_yaml
+from hymate.config import load_yaml, parse
 from hymate.errors import InputFault
 from hymate.report.card import ModelCard, read_card
 from hymate.report.content import FORMAT, Report
 from hymate.report.importance import Importance, read_importances
+from hymate.report.json_files import read_json, read_json_lines
 
 REPORT, METRICS, STUDY, PAGE = "report.json", "metrics.jsonl", "study.yaml", "report.html"
 
@@ -36,9 +34,10 @@ def read_run(folder: Path) -> FinishedRun:
         InputFault: no such folder, no finished study in it, files of another program or of another version.
     """
     report = read_report(folder)
-    return FinishedRun(
-        report, _metrics(folder / METRICS), _text(folder / STUDY), read_card(folder), read_importances(folder)
-    )
+    metrics = read_json_lines(folder / METRICS)
+    read_study(folder)
+    study = (folder / STUDY).read_text(encoding="utf-8")
+    return FinishedRun(report, metrics, study, read_card(folder), read_importances(folder))
 
 
 def read_report(folder: Path) -> Report:
@@ -49,11 +48,9 @@ def read_report(folder: Path) -> Report:
     if not path.is_file():
         state = "the study there has not finished" if (folder / STUDY).is_file() else "no study was run there"
         raise InputFault(folder, f"holds no {REPORT}: {state}", "name the run directory of a finished study")
-    content = _json(path, path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise InputFault(
-            path, "is no report of a federated study", "name a run directory of a federated study"
-        )
+        raise InputFault(path, "is no report of a federated study", "name the run directory of one")
     if content["format"] != FORMAT:
         age = "an older" if content["format"] < FORMAT else "a newer"
         raise InputFault(
@@ -61,36 +58,9 @@ def read_report(folder: Path) -> Report:
             f"was written by {age} version (format {content['format']}; this version reads {FORMAT})",
             "show it with the version that is named under `versions` in it",
         )
-    try:
-        return Report.model_validate(content)
-    except ValidationError as fault:
-        error = fault.errors()[0]
-        raise InputFault(
-            path,
-            f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}",
-            "the file was changed; take it from where the study ran",
-        ) from None
+    return parse(Report, content, path)
 
 
-def read_study(path: Path) -> dict[str, Any]:
+def read_study(folder: Path) -> dict[str, Any]:
     """The study file as run, as plain content: any version's; raises as `read_run`."""
-    return load_yaml(path)
-
-
-def _metrics(path: Path) -> list[dict[str, Any]]:
-    return [_json(path, line) for line in _text(path).splitlines()]
-
-
-def _json(path: Path, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as fault:
-        raise InputFault(
-            path, f"is not JSON (line {fault.lineno})", "take the file from where the study ran"
-        ) from None
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise InputFault(path, "is missing", "name a whole run directory; the report needs this file, too")
-    return path.read_text(encoding="utf-8")
+    return load_yaml(folder / STUDY)

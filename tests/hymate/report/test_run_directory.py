@@ -40,11 +40,11 @@ def test_what_is_no_finished_study_is_one_line(tmp_path: Path) -> None:
         ("report.json", '{"kind": "hymate train"}', "is no report of a federated study"),
         ("report.json", '{"format": 1}', "was written by an older version (format 1"),
         ("report.json", '{"format": 99}', "was written by a newer version"),
-        ("report.json", '{"format": 2}', "Field required; the file was changed"),
+        ("report.json", '{"format": 2}', "key 'study' is missing"),
         ("metrics.jsonl", '{"a": 1}\n{"b"', "metrics.jsonl: is not JSON"),
         ("model_card.yaml", "tripod: {3z: x}", "no item of TRIPOD+AI"),
         ("model_card.yaml", "use: x", "use"),
-        ("explanations/hospital_1/explanation.json", '{"format": 1}', "is no global explanation"),
+        ("explanations/hospital_1/explanation.json", '{"format": 1}', "is missing"),
     ):
         kept = (run / path).read_text() if (run / path).is_file() else None
         (run / path).write_text(text)

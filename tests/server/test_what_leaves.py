@@ -40,14 +40,14 @@ STUDIES: dict[str, dict[str, Any]] = {
         "strategy": {"compression": ["delta", "top_k", "int8"]},
         "evaluation": {"pooled_baseline": True},
     },
-    "summed": SUMMED,
+    "summed": {**SUMMED, "strategy": {"name": "ditto"}},
     "summed with noise": {
         **SUMMED,
         "privacy": NOISE,
         "secure_aggregation": {"threshold": 2, "histograms": False},
     },
 }
-FIGURES = {"EvaluateReply", "ScoreReport", "GroupReport", "Cells", "OwnFit", "RecalibrateReply"}
+FIGURES = {"CompareReply", "EvaluateReply", "RecalibrateReply", "ScoreReport"}
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from hymate.protocol import Detail, ModelKind, ScoreReport
+from hymate.protocol import Detail, ModelKind
 from server.comparison_phases import (
     Differences,
     Matrix,
@@ -36,16 +35,18 @@ class Generalisation:
     left_out: LeftOut | None
     compared: Differences
 
-    def models(self, federated: Reports) -> dict[ModelKind, Mapping[str, ScoreReport]]:
-        """Held-out reports by model and site, of every model there is."""
-        found: dict[ModelKind, Mapping[str, ScoreReport]] = {
-            "federated": federated,
-            "shared": self.shared.reports if self.shared else {},
-            "local": {site: reply.held_out for site, reply in self.own.replies.items()},
-            "left_out": {s: t.held_out for s, t in self.left_out.tested.items()} if self.left_out else {},
-            "pooled": self.pooled.reports if self.pooled else {},
-        }
-        return {kind: reports for kind, reports in found.items() if reports}
+    def models(self, federated: Reports) -> dict[ModelKind, Reports]:
+        """Held-out reports by model and site, of every model that the study asked for."""
+        found: dict[ModelKind, Reports] = {"federated": federated}
+        if self.shared is not None:
+            found["shared"] = self.shared.reports
+        if self.own.replies:
+            found["local"] = {site: reply.held_out for site, reply in self.own.replies.items()}
+        if self.left_out is not None:
+            found["left_out"] = {site: of.held_out for site, of in self.left_out.tested.items()}
+        if self.pooled is not None:
+            found["pooled"] = self.pooled.reports
+        return found
 
 
 def generalise(
@@ -75,7 +76,7 @@ def generalise(
         run.begin("left_out")
         left_out = leave_each_out(run, agreement.statistics)
     found = Generalisation(own, shared, pooled, matrix, left_out, {})
-    kinds = found.models(held_out)
+    kinds = [kind for kind, reports in found.models(held_out).items() if reports]
     if len(kinds) > 1:
         run.begin("compare")
         found = replace(found, compared=compare_models(run, kinds))

@@ -74,7 +74,7 @@ def _models(federated: Reports, found: Generalisation, grid: Grid) -> dict[str, 
     common = [
         site
         for site in described
-        if all(site in reports and reports[site].auroc is not None for reports in kinds.values())
+        if all(site in reports and reports[site].auroc is not None for reports in kinds.values() if reports)
     ]
     return {
         "kinds": {kind: WORDS[kind] for kind in kinds},
@@ -84,7 +84,7 @@ def _models(federated: Reports, found: Generalisation, grid: Grid) -> dict[str, 
             for kind, reports in kinds.items()
         },
         "mean": {
-            **{kind: _mean([reports[site] for site in common]) for kind, reports in kinds.items()},
+            **{kind: _mean([of[site] for site in common if site in of]) for kind, of in kinds.items()},
             "sites": common,
         },
     }
@@ -94,7 +94,8 @@ def _why(kind: ModelKind, site: str, found: Generalisation) -> str:
     """Why there is no report."""
     if kind == "left_out" and found.left_out is not None:
         return found.left_out.gaps.get(site, NO_ANSWER)
-    return NO_ANSWER
+    told = {"shared": found.shared, "pooled": found.pooled}.get(kind)
+    return (told and told.gap) or NO_ANSWER
 
 
 def _mean(reports: Sequence[ScoreReport]) -> dict[str, float | None]:

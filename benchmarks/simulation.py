@@ -161,7 +161,8 @@ def measure(sites: int, options: argparse.Namespace, folder: Path) -> Figures:
 def framework(python: str, module: str, run: Path, options: argparse.Namespace) -> Pace:
     """The same rounds elsewhere."""
     words = [str(run), str(options.rounds), str(options.workers)]
-    command = [python, "-m", f"benchmarks.frameworks.{module}", *words]
+    # Not as `__main__`: Ray's workers look the ClientApp's functions up where they were defined.
+    command = [python, "-c", f"from benchmarks.frameworks.{module} import main; main()", *words]
     with Processor() as used:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         return Pace.of(json.loads(done.stdout.splitlines()[-1])["ended"], used)

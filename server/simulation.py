@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flwr.serverapp import Grid
 
+from hymate.data.meds import MedsDataset
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from server.exchange import Clock
@@ -18,7 +19,7 @@ from server.journal import read_status
 from server.ray_cluster import ray_cluster
 from server.resume import refuse_unfinished, roll_back
 from server.rounds import StudyFailure
-from server.simulation_layout import lay_out_run, simulated_sites
+from server.simulation_layout import data_folders, lay_out_run, simulated_sites
 from server.simulation_resources import choose_resources
 from server.study import StudyConfig, dump_study
 
@@ -70,9 +71,19 @@ def simulate(
         limit = resources.memory_limit
         grid = SimulatedGrid(sites, resources.workers, lambda: start(Worker, CLIENT_APP, log, limit))
         with contextlib.closing(grid):
+            say(_likely(study, out, len(sites), resources.workers))
             _carry(grid, out, len(sites), on_progress)
     on_progress()
     return _report(out)
+
+
+def _likely(study: StudyConfig, out: Path, sites: int, workers: int) -> str:
+    """What a person should know of the time, while the workers import what they need."""
+    from server.simulation_estimate import estimated_seconds
+
+    data = [path for folder in data_folders(out) for path in MedsDataset(folder).data_files()]
+    minutes = estimated_seconds(study, data, sites, workers) / 60
+    return f"its rounds are likely to take {max(minutes, 1):.0f} min at most, were nothing else to run here"
 
 
 def _carry(grid: SimulatedGrid, out: Path, sites: int, on_progress: Callable[[], None]) -> None:

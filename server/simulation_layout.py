@@ -38,11 +38,19 @@ class SimulatedSite:
 
 def simulated_sites(out: Path) -> list[SimulatedSite]:
     """Every site that was laid out in `out`, by name."""
-    found = []
-    for file in sorted(out.resolve().glob("sites/*/site.yaml")):
-        data = file.parent / str(load_yaml(file)["data"])
-        found.append(SimulatedSite(file, sum(path.stat().st_size for path in data.rglob("*.parquet"))))
-    return found
+    return [
+        SimulatedSite(file, sum(path.stat().st_size for path in data.rglob("*.parquet")))
+        for file, data in zip(_site_files(out), data_folders(out), strict=True)
+    ]
+
+
+def data_folders(out: Path) -> list[Path]:
+    """Their data sets."""
+    return [file.parent / str(load_yaml(file)["data"]) for file in _site_files(out)]
+
+
+def _site_files(out: Path) -> list[Path]:
+    return sorted(out.resolve().glob("sites/*/site.yaml"))
 
 
 def lay_out_run(study: StudyConfig, source: SimulationConfig, out: Path) -> None:

@@ -68,7 +68,3 @@ def main() -> None:
         backend_config={"client_resources": {"num_cpus": 1}, "init_args": {"num_cpus": workers}},
     )
     work.tell()
-
-
-if __name__ == "__main__":
-    main()

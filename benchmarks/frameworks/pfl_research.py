@@ -85,7 +85,3 @@ def main() -> None:
         callbacks=[Rounds(work)],
     )
     work.tell()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 import pytest
 
 from hymate.errors import InputFault
 from server.simulated_grid import Costs
 from server.simulation_config import SimulationConfig
+from server.simulation_estimate import estimated_seconds, seconds_per_observation
 from server.simulation_resources import GIB, choose_resources
+from tests.in_process import lay_out, small_study
 
 
 def test_costs_go_by_size_until_they_were_measured() -> None:
@@ -44,3 +48,27 @@ def test_workers_are_as_many_as_cores_and_memory_are_for(monkeypatch: pytest.Mon
     with pytest.raises(InputFault, match="not one hospital fits this machine's memory"):
         workers()
     assert workers(workers=1) == 1  # the user knows better
+
+
+def test_an_estimate_goes_by_observations_rounds_and_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.simulation_estimate.seconds_per_observation", lambda study: 0.001)
+    lay_out(tmp_path, hospitals=2, stays=60)
+    data = sorted(tmp_path.glob("data/*/data/**/*.parquet"))
+
+    def seconds(workers: int, **changes: object) -> float:
+        study = small_study(pretrain={"rounds": 0}, **changes)
+        return estimated_seconds(study, data, sites=2, workers=workers)
+
+    one = seconds(1, finetune={"rounds": 5})
+    assert seconds(2, finetune={"rounds": 5}) == pytest.approx(one / 2)
+    assert seconds(1, finetune={"rounds": 10}) == pytest.approx(2 * one)
+    trained = seconds(1, finetune={"rounds": 5, "local_epochs": 2}) - one
+    assert trained == pytest.approx(one - 2 * 5 * 0.05)
+    assert 0.001 * 5 * 0.7 * 2 * 60 * 30 < trained < 0.001 * 5 * 0.7 * 2 * 60 * 200  # 30 to 200 a stay
+
+
+def test_one_step_of_the_model_is_timed() -> None:
+    seconds = seconds_per_observation(small_study())
+    assert 0 < seconds < 1

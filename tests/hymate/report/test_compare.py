@@ -98,6 +98,9 @@ def test_intervals_at_a_hospital_and_p_values_are_those_of_the_library(compared:
     p["mean"] = found.mean.p
     adjusted = holm({key: value for key, value in p.items() if value is not None})
     assert found.mean.p_adjusted == pytest.approx(adjusted["mean"])
+    known = {site: each.p_adjusted for site, each in found.sites.items() if each is not None}
+    assert known == pytest.approx({site: adjusted[site] for site in known})
+    assert all(adjusted[site] > p[site] for site in known if p[site] < 1), "there is more than one test"
     assert f"all {len(p)} comparisons" in compared.multiplicity
 
 

@@ -52,7 +52,7 @@ def test_a_picture_says_its_title_and_content_without_sight() -> None:
 
 
 def test_curves_pass_through_their_points_and_name_the_kept_round() -> None:
-    picture = curves({"AUROC": [(0, 0.5), (1, 0.9), (2, 0.7)], "AP": [(0, 0.2)]}, "t", "w", kept=1)
+    picture = curves({"AUROC": [(0, 0.5), (1, 0.9), (2, 0.7)], "AP": [(0, 0.5), (2, 0.71)]}, "t", "w", kept=1)
     path, _ = re.findall(r'points="([^"]+)"', picture)
     heights = [float(point.split(",")[1]) for point in path.split()]
     assert heights[1] < heights[2] < heights[0], "larger values stand higher"

@@ -38,7 +38,7 @@ def print_comparison(compared: ComparedRuns, console: Console) -> None:
         if each.over_seeds is not None:
             words.append(f"paired by seed {estimate(each.over_seeds, 3)}")
         console.print(", ".join(words), highlight=False, soft_wrap=True, markup=False)
-    for line in (*compared.notes, compared.multiplicity):
+    for line in (*compared.notes, *([compared.multiplicity] if compared.differences else [])):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 

@@ -9,6 +9,7 @@ from hymate.evaluate.estimates import Estimate
 from hymate.evaluate.reliability import ReliabilityBin
 from hymate.report.figures_content import Comparisons, Content, Described, Figures
 from hymate.report.generalisation_content import Generalisation
+from hymate.secure_config import SecureAggregationConfig
 
 FORMAT = 2
 """Of report.json: higher where a reader of the one before would read it wrong."""
@@ -314,6 +315,8 @@ class Report(Content):
     participation: Participation
     privacy: Privacy | None
     """Null: updates without noise."""
+    secure_aggregation: SecureAggregationConfig | None = None
+    """Null: the coordinator saw each site's updates."""
     timings: dict[str, float]
     """Phase -> seconds; `total`."""
     versions: dict[str, str]

@@ -12,7 +12,7 @@ from hymate.report.svg import LETTER, line, picture, shortened, text, ticks
 from hymate.report.words import estimate
 
 WIDTH, ROW, TOP, BELOW = 720, 30, 12, 30
-FIGURES = 150
+FIGURES = 176
 """Width of the column of figures."""
 Span = tuple[float, float]
 

@@ -244,6 +244,8 @@ def limits(report: Report) -> list[str]:
     elif any(attribute.held_back for attribute in report.fairness.attributes.values()):
         found.append("Small groups were held back by their hospitals; figures by group are of the others.")
     found.append("Scores come from training with balanced classes: without recalibration they are no risks.")
+    if report.secure_aggregation is not None and report.secure_aggregation.histograms:
+        found.append("Figures were summed in secret: how hospitals differ from each other is not known.")
     if report.privacy is None:
         found.append("Updates left the hospitals without noise: no bound on what they tell of one patient.")
     else:

@@ -104,6 +104,18 @@ def test_intervals_at_a_hospital_and_p_values_are_those_of_the_library(compared:
     assert f"all {len(p)} comparisons" in compared.multiplicity
 
 
+def test_runs_of_one_variant_show_the_spread_over_seeds(
+    folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+    names = [str(folder) for folder in folders[:3]]
+    assert run_command(app, "hymate", ["report", "compare", *names, "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "over seeds" in text
+    assert "less" not in text
+    assert "differ in their seed alone" in out.read_text()
+
+
 def test_other_patients_and_other_hospitals_are_said(folders: list[Path], tmp_path: Path) -> None:
     def fewer(report: dict[str, Any]) -> None:
         report["sites"]["hospital_1"]["n"] -= 1

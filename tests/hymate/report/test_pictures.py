@@ -37,6 +37,10 @@ def test_rows_of_a_forest_stand_where_their_values_are() -> None:
     assert picture.count("<polygon") == 1
 
 
+def test_figures_are_never_cut_off() -> None:
+    assert "-0.03 (-0.11 to -0.05)<" in forest([Row("a", -0.03, (-0.11, -0.05))], "t", "w", (-1.0, 1.0))
+
+
 def test_an_interval_beyond_the_limits_ends_there() -> None:
     picture = forest([Row("a", 0.02, (-3.0, 5.0))], "t", "w", (-1.0, 1.0), reference=0.0)
     low, high = re.findall(r'class="interval" x1="([\d.]+)" y1="[\d.]+" x2="([\d.]+)"', picture)[0]

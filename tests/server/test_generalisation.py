@@ -211,7 +211,9 @@ def test_broken_off_in_the_middle_it_ends_with_the_same_bits(
 def test_a_site_that_does_not_train_for_such_models_is_a_gap_and_the_study_ends(
     hospitals: Path, tmp_path: Path
 ) -> None:
+    """As deployed: node keys say who is who."""
     study = Study(hospitals, tmp_path)
+    (tmp_path / "sites.json").write_text(json.dumps(dict(enumerate(study.sites, start=10))))
     policy(tmp_path, "hospital_1", leave_one_site_out=False)
     study.run(rounds=ROUNDS, evaluation={"leave_one_site_out": True}, participation={"retries": 0})
     found = study.report()["generalisation"]

@@ -35,6 +35,16 @@ from hymate.protocol import (
 def describe(site: SiteConfig, request: DescribeRequest) -> SiteDescription:
     """Stays and positives per split, small counts left out."""
     dataset, windows = _windows(site, request.task)
+    if request.noisy is not None:
+        from client.noisy_queries import noisy_splits
+
+        return SiteDescription(
+            site=site.name,
+            dataset=dataset.name,
+            splits=noisy_splits(site, request, windows),
+            left_out={},
+            versions=_versions(),
+        )
     splits = {}
     for name in SPLITS:
         labels = windows.stays.filter(windows.stays["split"] == name)["label"]
@@ -54,19 +64,26 @@ def describe(site: SiteConfig, request: DescribeRequest) -> SiteDescription:
         dataset=dataset.name,
         splits=splits,
         left_out=left_out,
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("hymate-federated", "torch", "flwr")},
-        },
+        versions=_versions(),
     )
+
+
+def _versions() -> dict[str, str]:
+    names = ("hymate-federated", "torch", "flwr")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def statistics(site: SiteConfig, request: StatisticsRequest) -> StatisticsReply:
     """Counts, moments and quantiles of every code over the training split; small cells stay at home."""
     dataset, windows = _windows(site, request.task)
-    gathered = code_statistics(
-        windows, dataset.units(), site.policy.min_cell, mapping=request.mapping, site=site.name
-    )
+    if request.noisy is not None:
+        from client.noisy_queries import noisy_code_statistics
+
+        gathered = noisy_code_statistics(site, request, windows, dataset.units())
+    else:
+        gathered = code_statistics(
+            windows, dataset.units(), site.policy.min_cell, mapping=request.mapping, site=site.name
+        )
     return StatisticsReply(site=site.name, statistics=gathered.to_json())
 
 
@@ -106,6 +123,13 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
         path.parent.mkdir(parents=True, exist_ok=True)
         store = prepare_store(path, windows, vocabulary, request.task)
         vocabulary.save(vocabulary_path(site, vocabulary.hash))
+    if request.noisy is not None:
+        return PrepareReply(
+            site=site.name,
+            vocabulary_hash=vocabulary.hash,
+            unknown_codes=None,
+            seconds=round(time.perf_counter() - began),
+        )
     header = store.header
     named = publishable(header.unknown_subjects, site.policy) is not None
     people = len(np.unique(store.subject_id))

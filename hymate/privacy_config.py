@@ -36,6 +36,11 @@ class PrivacyConfig(Frozen):
     share of the norm. `adaptive`: as flat, but the norm follows the median, under noise (Andrew et al.,
     arXiv 1905.03871). `ghost`: as flat, in two passes that never hold the gradients of several patients,
     for vocabularies whose tables are large."""
+    dp_statistics: bool = False
+    """Sites describe their data, and tell statistics of codes, with noise too, and charge it. Codes are then
+    those of `vocabulary.plausible.codes`."""
+    statistics_noise: Positive = 4.0
+    """Noise multiplier of either."""
 
     @model_validator(mode="after")
     def _one_measure_of_noise(self) -> PrivacyConfig:
@@ -44,6 +49,8 @@ class PrivacyConfig(Frozen):
             raise ValueError(f"privacy.{given[0]} is for mode dp-sgd, and mode is none: nothing is noised")
         if self.mode == "dp-sgd":
             _demand_one(given)
+        elif self.dp_statistics:
+            raise ValueError("privacy.dp_statistics is for mode dp-sgd, and mode is none")
         return self
 
     def demand_soundness(self, finetune: FinetuneConfig) -> None:

@@ -13,7 +13,16 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from hymate.config import FinetuneConfig, Frozen, MappedCode, ModelConfig, PretrainConfig, TaskConfig
+from hymate.config import (
+    FinetuneConfig,
+    Frozen,
+    MappedCode,
+    ModelConfig,
+    Positive,
+    PretrainConfig,
+    RangeConfig,
+    TaskConfig,
+)
 from hymate.evaluate.histograms import ScoreCells
 from hymate.evaluation_config import AttributeConfig
 from hymate.privacy_config import Clipping, PrivacyConfig
@@ -51,8 +60,19 @@ class Refusal(Frozen):
     reason: str
 
 
+class NoisyCounts(Frozen):
+    """That counts and statistics are asked for with noise, charged to the site's ledger."""
+
+    study: str
+    """For which the ledger enters them."""
+    noise_multiplier: Positive
+    codes: dict[str, RangeConfig]
+    """The only codes that statistics are asked of; ranges agreed without a look at data, or none."""
+
+
 class DescribeRequest(Frozen):
     task: TaskConfig
+    noisy: NoisyCounts | None = None
 
 
 class SplitCounts(Frozen):
@@ -75,6 +95,7 @@ class StatisticsRequest(Frozen):
     task: TaskConfig
     mapping: tuple[MappedCode, ...] = ()
     """What the study calls local codes: a site's statistics are of shared codes."""
+    noisy: NoisyCounts | None = None
 
 
 class StatisticsReply(Frozen):
@@ -88,6 +109,8 @@ class PrepareRequest(Frozen):
     vocabulary: str
     """`hymate.data.vocabulary.Vocabulary` as JSON."""
     vocabulary_hash: str
+    noisy: NoisyCounts | None = None
+    """Then nothing is told of the store: it would be counted without noise."""
 
 
 class PrepareReply(Frozen):
@@ -162,7 +185,7 @@ class Declaration(Frozen):
         """What a site declares that did as it was asked; None for a round without noise."""
         if privacy.mode == "none":
             return None
-        return cls(**privacy.model_dump(exclude={"mode"}))
+        return cls(**privacy.model_dump(include=set(cls.model_fields)))
 
 
 class Spent(Frozen):

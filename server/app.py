@@ -62,7 +62,7 @@ def run_study(
     """All six phases, from wherever the run directory's last checkpoint says the study stands."""
 
     def federation_of(journal: Journal) -> Federation:
-        asked = DescribeRequest(task=study.task)
+        asked = DescribeRequest(task=study.task, noisy=study.noisy_counts)
         named = identities(folder)
         return Federation(grid, rules_of(study), journal, expected_sites, asked, named, clock)
 

@@ -63,11 +63,18 @@ def agree_vocabulary(run: Run, told: Mapping[str, SiteStatistics] | None = None)
 
 def preparation(study: StudyConfig, vocabulary: Vocabulary) -> PrepareRequest:
     """What a site is asked to make its store under."""
-    return PrepareRequest(task=study.task, vocabulary=vocabulary.to_json(), vocabulary_hash=vocabulary.hash)
+    return PrepareRequest(
+        task=study.task,
+        vocabulary=vocabulary.to_json(),
+        vocabulary_hash=vocabulary.hash,
+        noisy=study.noisy_counts,
+    )
 
 
 def _asked_statistics(run: Run) -> dict[str, SiteStatistics]:
-    request = StatisticsRequest(task=run.study.task, mapping=mapping_lines(run.study.vocabulary))
+    request = StatisticsRequest(
+        task=run.study.task, mapping=mapping_lines(run.study.vocabulary), noisy=run.study.noisy_counts
+    )
     replies = run.federation.ask(Action.STATISTICS, request, StatisticsReply)
     return {reply.site: SiteStatistics.from_json(reply.record.statistics) for reply in replies}
 

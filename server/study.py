@@ -22,6 +22,7 @@ from hymate.data.mapping import with_mapping_lines
 from hymate.evaluation_config import EvaluationConfig
 from hymate.overrides import apply_overrides
 from hymate.privacy_config import CentralPrivacyConfig, PrivacyConfig, StudyPrivacy
+from hymate.protocol import NoisyCounts
 from hymate.secure_config import SecureAggregationConfig
 from hymate.strategy_config import StrategyConfig
 from hymate.train.demands import demand_parts, refuse_in_federation
@@ -97,6 +98,34 @@ class StudyConfig(Frozen):
     def _sums_suffice(self) -> StudyConfig:
         if self.secure_aggregation is not None:
             demand_sums_suffice(self.secure_aggregation, self)
+        return self
+
+    @property
+    def noisy_counts(self) -> NoisyCounts | None:
+        """How sites are asked for counts and statistics, where noise covers these."""
+        privacy = self.privacy
+        if isinstance(privacy, CentralPrivacyConfig) or not privacy.dp_statistics:
+            return None
+        codes = self.vocabulary.plausible.codes
+        return NoisyCounts(study=self.name, noise_multiplier=privacy.statistics_noise, codes=codes)
+
+    @model_validator(mode="after")
+    def _noisy_statistics_need_no_look(self) -> StudyConfig:
+        if self.noisy_counts is None:
+            return self
+        codes = self.noisy_counts.codes
+        half = sorted(code for code, bounds in codes.items() if (bounds.low is None) != (bounds.high is None))
+        if half or not codes:
+            what = f"gives '{half[0]}' one end of a range" if half else "lists no code"
+            raise ValueError(
+                f"vocabulary.plausible.codes {what}, and privacy.dp_statistics takes codes and ranges from "
+                "there: give both ends, or none for a code without numbers"
+            )
+        if self.vocabulary.scaling != "standard":
+            raise ValueError(
+                f"vocabulary.scaling {self.vocabulary.scaling} needs quantiles, which privacy.dp_statistics "
+                "has none of: set it to standard"
+            )
         return self
 
     @model_validator(mode="after")

@@ -160,6 +160,26 @@ def code_statistics(
     """
     import polars as pl
 
+    dynamic, static, subjects = training_rows(windows, units, mapping, site)
+    static = static.filter(pl.int_range(pl.len()).over("code") < pl.len().over("code") // min_cell * min_cell)
+    stays = int((windows.stays["split"] == "train").sum())
+    return SiteStatistics(
+        dynamic=_per_code(dynamic, min_cell),
+        static=_per_code(static, min_cell),
+        stays=stays // min_cell * min_cell if subjects >= min_cell else 0,
+        subjects=subjects // min_cell * min_cell,
+    )
+
+
+def training_rows(
+    windows: Windows, units: Mapping[str, str], mapping: Sequence[MappedCode], site: str
+) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """What statistics are of: dynamic and static rows of the TRAIN split, and its number of people.
+
+    Rows are (subject_id, code, value); a code is the study's, then `UNIT`, then the unit.
+    """
+    import polars as pl
+
     stays = windows.stays.filter(pl.col("split") == "train").select("stay", "subject_id")
     dynamic = windows.triplets.join(stays, on="stay", how="inner", maintain_order="left").select(
         "subject_id", "code", "value"
@@ -169,20 +189,14 @@ def code_statistics(
     static = windows.static.join(first_stay, on="stay", how="inner", maintain_order="left").select(
         "subject_id", "code", pl.col("numeric_value").alias("value")
     )
-    static = (
-        _by_shared_code(static, units, mapping, site)
-        .unique(["subject_id", "code"], keep="last", maintain_order=True)
-        .filter(pl.int_range(pl.len()).over("code") < pl.len().over("code") // min_cell * min_cell)
+    static = _by_shared_code(static, units, mapping, site).unique(
+        ["subject_id", "code"], keep="last", maintain_order=True
     )
-    return SiteStatistics(
-        dynamic=_per_code(_by_shared_code(dynamic, units, mapping, site), min_cell),
-        static=_per_code(static, min_cell),
-        stays=len(stays) // min_cell * min_cell if len(first_stay) >= min_cell else 0,
-        subjects=len(first_stay) // min_cell * min_cell,
-    )
+    return _by_shared_code(dynamic, units, mapping, site), static, len(first_stay)
 
 
-_UNIT = "\x1f"  # separates code and unit while both are one key
+UNIT = "\x1f"
+"""Separates code and unit while both are one key."""
 
 
 def _by_shared_code(
@@ -198,7 +212,7 @@ def _by_shared_code(
         rows,
         "value",
         lambda local: shared_code(local, units.get(local) or "", lines.get(local, ()), site),
-        lambda shared: f"{shared.code}{_UNIT}{shared.unit}",
+        lambda shared: f"{shared.code}{UNIT}{shared.unit}",
     )
 
 
@@ -238,7 +252,7 @@ def _per_code(rows: pl.DataFrame, min_cell: int) -> tuple[CodeStatistics, ...]:
         """What may be said of code i; None: nothing."""
         if subjects[i] < min_cell:
             return None
-        code, _, unit = codes[i].partition(_UNIT)
+        code, _, unit = codes[i].partition(UNIT)
         sketch = sketches[i]
         told = CodeStatistics(
             code=code,

@@ -30,7 +30,7 @@ from strategies.registry import ALGORITHMS
 from tests.in_process import lay_out, small_study
 from tests.server.studies import Broken, Study, breaks_after
 
-CENTRAL = {"mode": "central", "noise_multiplier": 2.0, "delta": 0.01}
+CENTRAL: dict[str, Any] = {"mode": "central", "noise_multiplier": 2.0, "delta": 0.01}
 UNIFORM = {"weighting": "uniform"}
 ROUND = Round(1, 4)
 
@@ -103,7 +103,8 @@ def test_the_noise_is_normal_and_as_large_as_was_said() -> None:
 def test_without_a_key_of_a_test_no_noise_comes_twice() -> None:
     privacy = CentralPrivacyConfig(**CENTRAL)
     made = [CentralNoise(FedAvg(FedAvg.Settings()), privacy, 1.0, noised=lambda site: None) for _ in range(2)]
-    assert not np.allclose(*(moved(each, [[0.0] * 8] * 2) for each in made))
+    first, second = (moved(each, [[0.0] * 8] * 2) for each in made)
+    assert not np.allclose(first, second)
 
 
 @pytest.mark.parametrize("quantile", [0.25, 0.75])
@@ -137,7 +138,10 @@ def test_these_algorithms_read_nothing_but_the_mean(name: str) -> None:
     rng = np.random.default_rng(0)
     for _ in range(3):
         updates = updates_of(rng.normal(size=(3, 4)).tolist(), current)
-        mean = {key: np.mean([update.arrays[key] for update in updates], axis=0) for key in current}
+        mean = {
+            key: np.mean([np.asarray(update.arrays[key], float) for update in updates], axis=0)
+            for key in current
+        }
         found = one.aggregate(ROUND, current, [Update(mean, weight=1.0)])
         for key, array in all_.aggregate(ROUND, current, updates).items():
             np.testing.assert_allclose(np.asarray(found[key], float), np.asarray(array, float), rtol=1e-12)

@@ -50,7 +50,8 @@ def answering(name: str, vector: Vector) -> Callable[[Terms], tuple[MaskedReply,
 
 
 class SecureSum:
-    """One sum of the sites' vectors, stage by stage; `gone` says before which stage a site drops out."""
+    """One sum of the sites' vectors, stage by stage; `gone` says before which stage a site drops out,
+    `purpose` what the coordinator calls the sum in place of its true purpose."""
 
     def __init__(
         self,
@@ -58,10 +59,11 @@ class SecureSum:
         threshold: int,
         gone: Mapping[str, str] | None = None,
         number: int = 1,
+        purpose: str = "",
     ) -> None:
         self.sites, self._gone = sites, gone or {}
         self.request = request(number)
-        self.session = SecureSession("s", "r", purpose_of(self.request), threshold)
+        self.session = SecureSession("s", "r", purpose or purpose_of(self.request), threshold)
         self.transcript: dict[str, Vector] = {}
         """What each site sent in place of its numbers."""
         self._there = {stage: self._left(stage) for stage in STAGES}

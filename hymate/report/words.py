@@ -128,13 +128,15 @@ def findings(report: Report) -> list[str]:
 
 def _ranking(report: Report) -> Iterator[str]:
     within, across = report.performance.within_site.auroc, report.performance.random_effects.auroc
-    if within is None:
+    found = within or report.performance.pooled.figure("auroc")
+    if found is None:
         yield "No hospital had enough stays with and without the outcome to say how well the model does."
         return
+    whose = "one hospital" if within else "any of the hospitals"
     yield (
-        f"Of two patients of one hospital, one with and one without the outcome, the model gives the first "
-        f"the higher score in {100 * within.value:.0f} of 100 cases (AUROC {estimate(within)}; "
-        "0.5 is guessing)."
+        f"Of two patients of {whose}, one with and one without the outcome, the model gives the first "
+        f"the higher score in {100 * found.value:.0f} of 100 cases (AUROC {estimate(found)}; 0.5 is "
+        "guessing)."
     )
     known = {name: site.auroc for name, site in report.sites.items() if site.auroc is not None}
     if len(known) < 2:

@@ -16,6 +16,7 @@ from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import Bounded
 from hymate.protocol import Detail, PrepareReply, ScoreReport, SiteDescription
 from hymate.report.content import FORMAT
+from hymate.secure_config import SecureAggregationConfig
 from server.generalisation import Generalisation
 from server.journal import TROUBLES
 from server.pooled import pooled_figures
@@ -127,9 +128,14 @@ def build_report(outcome: Outcome) -> dict[str, Any]:
         "vocabulary": vocabulary_section(outcome.vocabulary, outcome.statistics, outcome.prepared),
         "participation": _participation(outcome.participation),
         "privacy": privacy_section(outcome.study, outcome.standings),
+        "secure_aggregation": _dumped(outcome.study.secure_aggregation),
         "timings": dict(outcome.timings),
         "versions": dict(outcome.versions),
     }
+
+
+def _dumped(config: SecureAggregationConfig | None) -> dict[str, Any] | None:
+    return None if config is None else config.model_dump()
 
 
 def _unknown_codes(outcome: Outcome, site: str) -> int | None:

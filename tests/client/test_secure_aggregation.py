@@ -146,6 +146,15 @@ def test_other_work_or_weights_than_were_agreed_on(run: SecureSum) -> None:
     masked_answer(site, folded, asked.secure, WEIGHTS, NOTHING)
 
 
+def test_a_sum_under_another_s_name(tmp_path: Path) -> None:
+    """Or the same round could be opened under many names, for other sites each time."""
+    run = SecureSum(hospitals(tmp_path, 3), 2, purpose="held_out 9")
+    run.keys()
+    run.shares()
+    with pytest.raises(InputFault, match="asked for something else"):
+        run.mask("h00", ZEROS)
+
+
 def test_masks_of_other_sites_than_before_or_of_too_few(run: SecureSum) -> None:
     site, asked = run.sites["h00"], run.asked_of("h00")
     assert asked.secure is not None

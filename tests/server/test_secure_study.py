@@ -97,6 +97,10 @@ def test_no_figure_of_one_site_is_in_the_report(secure: Study) -> None:
     assert list(report["performance"]["sites"]) == ["all sites"]
     assert report["sites"]["all sites"]["auroc"] is None
     assert report["performance"]["pooled"]["figures"]["brier"] is not None
+    assert report["secure_aggregation"]["threshold"] == 2
+    page = (secure.folder / "report.html").read_text()
+    assert "figures of all hospitals together, and of none alone" in page
+    assert "how hospitals differ from each other is not known" in page
 
 
 def test_what_sites_send_while_they_train_and_are_scored_is_masked_and_uniform(secure: Study) -> None:
@@ -229,6 +233,9 @@ def test_with_noise_and_with_figures_of_each_site(three: Path, tmp_path: Path) -
     study.run(rounds=(0, 1), **sections)
     report = study.report()
     assert list(report["sites"]) == ["hospital_1", "hospital_2", "hospital_3"]
+    page = (study.folder / "report.html").read_text()
+    assert "Every update left its hospital masked" in page
+    assert "of none alone" not in page
     assert study.metrics("finetune")[0]["loss"] is None
     assert study.metrics("finetune")[0]["tuning_auroc"] is not None
     assert {site["rounds"]["finetune"] for site in report["privacy"]["sites"].values()} == {1}

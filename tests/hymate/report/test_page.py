@@ -141,6 +141,20 @@ def test_a_study_in_which_nobody_could_tell_anything_has_a_page() -> None:
     assert "No hospital could tell figures of these groups" in text
 
 
+def test_where_only_sums_over_hospitals_are_known_they_are_told() -> None:
+    def summed(report: dict[str, Any]) -> None:
+        report["secure_aggregation"] = {"threshold": 3, "histograms": True}
+        report["performance"]["within_site"] = {"auroc": None, "sites": 0}
+
+    run = changed(summed)
+    pooled = run.report.performance.pooled.figure("auroc")
+    assert pooled is not None
+    text = words(render_page(run))
+    assert "Of two patients of any of the hospitals" in text
+    assert f"the higher score in {100 * pooled.value:.0f} of 100" in text
+    assert "Figures were summed in secret" in text
+
+
 def test_noise_and_what_it_spent_is_told_by_hospital() -> None:
     def noised(report: dict[str, Any]) -> None:
         report["privacy"] = {

@@ -33,6 +33,29 @@ class Point(nn.Module):
         self.w = nn.Parameter(torch.zeros(size, dtype=torch.float64))
 
 
+class Three(nn.Module):
+    """One shared part, one of another phase, one that stays at the site."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = nn.Parameter(torch.ones(2))
+        self.other_phase = nn.Parameter(torch.ones(2))
+        self.own = nn.Parameter(torch.ones(2))
+
+
+def round_of(model: nn.Module, **known: Any) -> LocalRound:
+    """A round that nothing but `known` is known of: it trains nothing and has no stays."""
+    nothing: dict[str, Any] = {
+        "sent": {},
+        "memory": {},
+        "train": lambda model, hook: None,
+        "loss": lambda: 0.0,
+        "store": None,
+        "min_cell": 1,
+    }
+    return LocalRound(model=model, **{**nothing, **known})
+
+
 @dataclass
 class Hospital:
     """Loss 1/2 sum_j curvature_j (w_j - optimum_j)^2; `stays` is its weight, `steps` those of a round."""

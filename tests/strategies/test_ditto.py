@@ -10,10 +10,9 @@ import torch
 
 from hymate.errors import InputFault
 from hymate.strategy_config import StrategyConfig
-from strategies.base import LocalRound
 from strategies.ditto import OwnModel
 from strategies.registry import is_personal, make_algorithm
-from tests.strategies.halves import Halves, Hospital, Point
+from tests.strategies.halves import Halves, Hospital, Point, round_of
 from tests.strategies.quadratics import RATE, drifted, unlike
 
 
@@ -72,16 +71,8 @@ def test_before_the_first_round_it_is_the_shared_model() -> None:
 
 
 def test_in_pretraining_nobody_trains_a_model_of_their_own() -> None:
-    local: Any = LocalRound(
-        model=Point(2),
-        received={},
-        sent={},
-        memory={},
-        train=lambda model, hook: pytest.fail("trained"),
-        loss=lambda: 0.0,
-        store=None,  # type: ignore[arg-type]
-        min_cell=1,
-        phase="pretrain",
+    local = round_of(
+        Point(2), received={}, train=lambda model, hook: pytest.fail("trained"), phase="pretrain"
     )
     OwnModel(1.0).begin(local)
     assert local.memory == {}
@@ -98,16 +89,7 @@ def test_layers_that_are_not_shared_are_not_pulled() -> None:
                 parameter.add_(4.0)
         hook.after_step(own, torch.optim.SGD(own.parameters(), lr=1.0))
 
-    local: Any = LocalRound(
-        model=model,
-        received={"0.weight": start["0.weight"].clone()},
-        sent={},
-        memory={},
-        train=train,  # type: ignore[arg-type]
-        loss=lambda: 0.0,
-        store=None,  # type: ignore[arg-type]
-        min_cell=1,
-    )
+    local = round_of(model, received={"0.weight": start["0.weight"].clone()}, train=train)
     OwnModel(1.0).begin(local)
     torch.testing.assert_close(local.memory["0.weight"], start["0.weight"] + 2)
     torch.testing.assert_close(local.memory["1.weight"], start["1.weight"] + 4)

@@ -11,9 +11,8 @@ from torch import nn
 
 from hymate.errors import InputFault
 from hymate.strategy_config import StrategyConfig
-from strategies.base import LocalRound
 from strategies.registry import make_algorithm
-from tests.strategies.halves import Halves, Hospital
+from tests.strategies.halves import Halves, Hospital, Three, round_of
 from tests.strategies.quadratics import RATE, drifted, optimum, unlike
 
 
@@ -73,25 +72,12 @@ def test_the_memory_is_the_gradient_at_the_site_s_own_weights(optimiser: Any) ->
         np.testing.assert_allclose(hospital.memory["w"].numpy(), at_its_own, atol=1e-4)
 
 
-class Three(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.shared = nn.Parameter(torch.ones(2))
-        self.other_phase = nn.Parameter(torch.ones(2))
-        self.own = nn.Parameter(torch.ones(2))
-
-
 def test_own_layers_and_parameters_without_gradient_are_left_alone() -> None:
     model = Three()
-    local: Any = LocalRound(
-        model=model,
+    local = round_of(
+        model,
         received={"shared": torch.zeros(2), "other_phase": torch.ones(2)},
-        sent={},
         memory={"shared": torch.full((2,), 0.25, dtype=torch.float64)},
-        train=lambda other, hook: None,  # type: ignore[arg-type,return-value]
-        loss=lambda: 0.0,
-        store=None,  # type: ignore[arg-type]
-        min_cell=1,
     )
     half = make_algorithm(StrategyConfig(name="feddyn", alpha=0.5)).site_half()
     assert half is not None

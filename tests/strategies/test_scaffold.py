@@ -11,9 +11,8 @@ from torch import nn
 
 from hymate.errors import InputFault
 from hymate.strategy_config import StrategyConfig
-from strategies.base import LocalRound
 from strategies.registry import make_algorithm
-from tests.strategies.halves import Halves, Hospital
+from tests.strategies.halves import Halves, Hospital, Three, round_of
 from tests.strategies.quadratics import RATE, drifted, optimum, unlike
 
 
@@ -102,29 +101,14 @@ def test_one_site_is_fedavg_bit_for_bit(optimiser: Any) -> None:
     assert one.tobytes() == other.tobytes()
 
 
-class Three(nn.Module):
-    """One shared part, one of another phase, one that stays at the site."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shared = nn.Parameter(torch.ones(2))
-        self.other_phase = nn.Parameter(torch.ones(2))
-        self.own = nn.Parameter(torch.ones(2))
-
-
 def test_own_layers_and_parameters_without_gradient_are_left_alone() -> None:
     model = Three()
     names = ("shared", "other_phase")
-    memory = {name: torch.full((2,), 0.5) for name in names}
-    local: Any = LocalRound(
-        model=model,
+    local = round_of(
+        model,
         received={name: getattr(model, name).detach().clone() for name in names},
         sent={name: torch.full((2,), 0.75) for name in names},
-        memory=dict(memory),
-        train=lambda other, hook: None,  # type: ignore[arg-type,return-value]
-        loss=lambda: 0.0,
-        store=None,  # type: ignore[arg-type]
-        min_cell=1,
+        memory={name: torch.full((2,), 0.5) for name in names},
     )
     half = make_algorithm(StrategyConfig(name="scaffold")).site_half()
     assert half is not None

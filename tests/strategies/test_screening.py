@@ -108,3 +108,15 @@ def test_numbers_near_the_end_of_their_range_are_long_and_no_crash() -> None:
     check = LengthCheck(20)
     found = {"a": Lengths(1.0), "b": Lengths(length(far, {"w": -far["w"]}, 1))}
     assert list(check.faults(found)) == ["b"]
+
+
+def test_what_is_usual_by_earlier_rounds_passes_at_once_and_in_the_end() -> None:
+    check = LengthCheck(20)
+    assert not check.usual(Lengths(1.0))  # nothing to compare it with
+    check.remember(lengths(a=1.0, b=1.2).values())
+    assert check.usual(Lengths(20.0))
+    assert not check.usual(Lengths(30.0))
+    assert not check.usual(Lengths(1.0, beside=1.0))  # nobody sent anything beside so far
+    others = dict.fromkeys("bcdef", 0.001)
+    assert check.faults(lengths(a=19.0, **others)) == {}  # it may be in a sum already
+    assert list(check.faults(lengths(a=30.0, **others))) == ["a"]

@@ -33,6 +33,12 @@ report = typer.Typer(
 @report.command()
 def rebuild(
     run: Annotated[Path, typer.Argument(help="Run directory of a finished study.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="The page that is written.  [default: RUN/report.html]", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Write report.html anew from what the run directory holds; no hospital is asked.
 
@@ -42,10 +48,10 @@ def rebuild(
     the model is for, the team's answers to TRIPOD+AI) and `explanations/HOSPITAL/explanation.json` (what
     `hymate explain --global` wrote at a hospital). `hymate report RUN` is short for this.
     """
-    from hymate.report.page import write_page
-    from hymate.report.run_directory import read_run
+    from hymate.report.page import render_page
+    from hymate.report.run_directory import PAGE, read_run
 
-    typer.echo(f"written: {write_page(run, read_run(run))}")
+    _write(out or run / PAGE, render_page(read_run(run)))
 
 
 @report.command()
@@ -66,15 +72,14 @@ def compare(
     from rich.console import Console
 
     from hymate.report.compare import compare_runs
-    from hymate.report.compare_view import print_comparison, write_comparison
+    from hymate.report.compare_view import print_comparison, render_comparison
 
     compared = compare_runs(runs)
-    write_comparison(out, compared)
     if as_json:
         sys.stdout.write(json.dumps(asdict(compared), indent=1) + "\n")
         return
     print_comparison(compared, Console())
-    typer.echo(f"written: {out}")
+    _write(out, render_comparison(compared))
 
 
 @report.command()
@@ -83,3 +88,16 @@ def schema() -> None:
     from hymate.report.schema import published_schema
 
     sys.stdout.write(published_schema())
+
+
+def _write(path: Path, page: str) -> None:
+    from hymate.durable import write_text
+    from hymate.errors import InputFault
+
+    try:
+        write_text(path, page)
+    except OSError as fault:
+        raise InputFault(
+            path, f"cannot be written: {fault.strerror}", "name another place with --out"
+        ) from None
+    typer.echo(f"written: {path}")

@@ -16,8 +16,8 @@ from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.protocol import DescribeRequest
 from hymate.report.content import Report
-from hymate.report.page import write_page
-from hymate.report.run_directory import FinishedRun
+from hymate.report.page import render_page
+from hymate.report.run_directory import PAGE, FinishedRun
 from server.detail import agreed_detail
 from server.exchange import Clock
 from server.generalisation import generalise
@@ -107,7 +107,7 @@ def run_study(
     )
     write_text(folder / "report.json", json.dumps(report, indent=2))
     shown = FinishedRun(Report.model_validate(report), _lines(folder / METRICS), dump_study(study))
-    write_page(folder, shown)
+    write_text(folder / PAGE, render_page(shown))
     journal.metric("report", "written")
     journal.close()
 

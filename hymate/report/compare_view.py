@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 from rich.table import Table
 
-from hymate.durable import write_text
 from hymate.report.compare import FIGURES, TESTED, ComparedRuns
 from hymate.report.page import environment
 from hymate.report.pictures import difference_plot
@@ -42,9 +39,9 @@ def print_comparison(compared: ComparedRuns, console: Console) -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
-def write_comparison(path: Path, compared: ComparedRuns) -> None:
-    """The page, whole or not at all."""
-    page = (
+def render_comparison(compared: ComparedRuns) -> str:
+    """HTML, pictures and style within."""
+    return (
         environment()
         .get_template("compare.html.j2")
         .render(
@@ -57,4 +54,3 @@ def write_comparison(path: Path, compared: ComparedRuns) -> None:
             titles=TITLES,
         )
     )
-    write_text(path, page)

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from hymate.durable import write_text
 from hymate.evaluate.explanation.palette import DARK, LIGHT
 from hymate.report import words
 from hymate.report.coverage import shown_coverage
@@ -24,7 +22,7 @@ from hymate.report.pictures import (
     site_forest,
     training_curves,
 )
-from hymate.report.run_directory import PAGE, FinishedRun
+from hymate.report.run_directory import FinishedRun
 from hymate.report.tripod import OPEN, answers
 
 SHOWN_FEATURES = 15
@@ -40,13 +38,6 @@ class Section:
     @property
     def template(self) -> str:
         return f"{self.id}.html.j2"
-
-
-def write_page(folder: Path, run: FinishedRun) -> Path:
-    """`report.html` in `folder`, whole or not at all."""
-    path = folder / PAGE
-    write_text(path, render_page(run))
-    return path
 
 
 def render_page(run: FinishedRun) -> str:

@@ -9,8 +9,8 @@ from typing import Literal
 import pytest
 
 from hymate.report.compare import compare_runs
-from hymate.report.compare_view import write_comparison
-from hymate.report.page import write_page
+from hymate.report.compare_view import render_comparison
+from hymate.report.page import render_page
 from hymate.report.run_directory import read_run
 from tests.hymate.report.browser import Browser, Page, Scheme, chromium
 from tests.hymate.report.example import copied
@@ -69,8 +69,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     run, other = copied(folder / "run"), copied(folder / "other")
     study = (other / "study.yaml").read_text()
     (other / "study.yaml").write_text(study.replace("lookback_hours: 48.0", "lookback_hours: 24.0"))
-    write_comparison(folder / "comparison.html", compare_runs([run, other]))
-    return {"report": write_page(run, read_run(run)), "comparison": folder / "comparison.html"}
+    made = {
+        "report": render_page(read_run(run)),
+        "comparison": render_comparison(compare_runs([run, other])),
+    }
+    pages = {name: folder / f"{name}.html" for name in made}
+    for name, path in pages.items():
+        path.write_text(made[name], encoding="utf-8")
+    return pages
 
 
 @pytest.mark.parametrize("name", ["report", "comparison"])

@@ -27,6 +27,18 @@ def test_the_page_is_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (run / "report.html").read_bytes() == first
 
 
+def test_a_place_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(tmp_path / "run")
+    (tmp_path / "file").touch()
+    assert run_command(app, "hymate", ["report", str(run), "--out", str(tmp_path / "file" / "x.html")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert run_command(app, "hymate", ["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").is_file()
+    assert not (run / "report.html").exists()
+
+
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(app, "hymate", ["report", "schema"]) == 0
     assert capsys.readouterr().out == published_schema()

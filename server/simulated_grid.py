@@ -25,6 +25,7 @@ from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
+from server.rounds import StudyFailure
 from server.simulation_layout import SimulatedSite
 from strategies.wire import ARRAYS
 
@@ -109,8 +110,9 @@ class SimulatedGrid:
         self._replies: dict[str, Message] = {}
         """By the message they answer."""
         self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._hand_out, name="simulated-grid", daemon=True)
+        self._fresh = self._closed = False
+        self._fault: Exception | None = None
+        self._thread = threading.Thread(target=self._keep_handing_out, name="simulated-grid", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -148,12 +150,23 @@ class SimulatedGrid:
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Replies to these messages that are there; each is given once."""
         with self._changed:
+            if self._fault is not None:
+                raise StudyFailure(f"Ray failed: {_first(self._fault)}")
             return [self._replies.pop(known) for known in message_ids if known in self._replies]
 
     def wait(self, seconds: float) -> None:
-        """Wait so long, or until a reply is there."""
+        """Wait so long, or until another reply is there."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._replies), seconds)
+            self._changed.wait_for(lambda: self._fresh, seconds)
+            self._fresh = False
+
+    def _keep_handing_out(self) -> None:
+        try:
+            self._hand_out()
+        except Exception as fault:  # said by whoever asks for replies next: none will come any more
+            with self._changed:
+                self._fault, self._fresh = fault, True
+                self._changed.notify_all()
 
     def _hand_out(self) -> None:
         while True:
@@ -185,6 +198,7 @@ class SimulatedGrid:
         with self._changed:
             self._idle.append(worker)
             self._replies[message.metadata.message_id] = reply
+            self._fresh = True
             self._changed.notify_all()
 
 

@@ -33,13 +33,13 @@ class SimulatedSite:
     file: Path
     """Its site file."""
     size: int
-    """Bytes of its data: what it is expected to take in proportion to, until it was measured."""
+    """Bytes of its data, one at least: until it was measured, it is expected to take in proportion to it."""
 
 
 def simulated_sites(out: Path) -> list[SimulatedSite]:
     """Every site that was laid out in `out`, by name."""
     return [
-        SimulatedSite(file, sum(path.stat().st_size for path in data.rglob("*.parquet")))
+        SimulatedSite(file, 1 + sum(path.stat().st_size for path in data.rglob("*.parquet")))
         for file, data in zip(_site_files(out), data_folders(out), strict=True)
     ]
 

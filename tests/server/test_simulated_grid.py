@@ -1,16 +1,25 @@
-"""Who is handed out first, and on what a simulation plans."""
+"""Who is handed out first, what becomes of a worker that died, and on what a simulation plans."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
+import ray
+from flwr.app import Message, RecordDict
 
 from hymate.errors import InputFault
-from server.simulated_grid import Costs
+from server import simulated_grid
+from server.rounds import StudyFailure
+from server.simulated_grid import Costs, SimulatedGrid
 from server.simulation_config import SimulationConfig
 from server.simulation_estimate import estimated_seconds, seconds_per_observation
+from server.simulation_layout import SimulatedSite
 from server.simulation_resources import GIB, choose_resources
 from tests.in_process import lay_out, small_study
 
@@ -72,3 +81,73 @@ def test_an_estimate_goes_by_observations_rounds_and_workers(
 def test_one_step_of_the_model_is_timed() -> None:
     seconds = seconds_per_observation(small_study())
     assert 0 < seconds < 1
+
+
+class Workers:
+    """In place of Ray: an answer is there as soon as it is waited for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Message], Any]) -> None:
+        self.started = 0
+        self.asked: list[int] = []
+        """Nodes, in the order in which they were handed out."""
+        self._answer = answer
+        monkeypatch.setattr(simulated_grid.ray, "wait", lambda refs, **how: (refs[:1], refs[1:]))
+        monkeypatch.setattr(simulated_grid.ray, "get", lambda ref: ref())
+
+    def start(self) -> Any:
+        self.started += 1
+        return SimpleNamespace(answer=SimpleNamespace(remote=self._ask))
+
+    def _ask(self, message: Message, context: Any, arrays: Any) -> Callable[[], Any]:
+        self.asked.append(context.node_id)
+        return lambda: self._answer(message)
+
+
+def replies(grid: SimulatedGrid, nodes: list[int]) -> list[Message]:
+    """What these nodes answer to a message, once all have."""
+    ids = grid.push_messages(
+        [Message(RecordDict(), dst_node_id=node, message_type="train") for node in nodes]
+    )
+    found: list[Message] = []
+    deadline = time.monotonic() + 30
+    while len(found) < len(ids):
+        assert time.monotonic() < deadline
+        grid.wait(1.0)
+        found += grid.pull_messages(ids)
+    return found
+
+
+SITES = [SimulatedSite(Path("site.yaml"), size) for size in (100, 300, 50)]
+
+
+def test_the_largest_site_goes_first_and_each_is_answered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = Workers(monkeypatch, lambda message: (Message(RecordDict(), reply_to=message), 1.0))
+    grid = SimulatedGrid(SITES, 1, workers.start)
+    assert len(replies(grid, [1, 2, 3])) == 3
+    assert workers.asked == [2, 1, 3]
+    grid.close()
+    assert workers.started == 1
+
+
+def test_a_worker_that_died_costs_one_answer_and_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(message: Message) -> Any:
+        if message.metadata.dst_node_id == 2:
+            raise ray.exceptions.ActorDiedError
+        return Message(RecordDict(), reply_to=message), 1.0
+
+    workers = Workers(monkeypatch, answer)
+    grid = SimulatedGrid(SITES, 1, workers.start)
+    found = {message.metadata.src_node_id: message for message in replies(grid, [1, 2, 3])}
+    assert [node for node, message in found.items() if message.has_error()] == [2]
+    assert "its process ended" in found[2].error.reason
+    assert workers.started == 2
+    grid.close()
+
+
+def test_where_ray_fails_the_study_ends_instead_of_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = Workers(monkeypatch, lambda message: None)
+    monkeypatch.setattr(simulated_grid.ray, "wait", lambda refs, **how: 1 / 0)
+    grid = SimulatedGrid(SITES, 1, workers.start)
+    with pytest.raises(StudyFailure, match="Ray failed: division by zero"):
+        replies(grid, [1])
+    grid.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +12,7 @@ from flwr.serverapp import Grid
 from safetensors.numpy import load_file
 
 from server.app import run_study
-from tests.in_process import InProcessGrid, Tamper, VirtualTime, small_study
+from tests.in_process import InProcessGrid, Tamper, VirtualTime, move_in, small_study
 
 Lines = list[dict[str, Any]]
 
@@ -26,7 +25,7 @@ class Study:
         self.folder = folder
         self.grid: InProcessGrid
         self.sites = sorted(path.name for path in (hospitals / "sites").iterdir())
-        shutil.copytree(hospitals / "sites", folder / "sites")
+        move_in(hospitals, folder)
 
     def run(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +21,7 @@ from server.rounds import StudyFailure
 from server.sampling import Draw
 from server.study import StudyConfig
 from strategies.wire import pack, unpack, unpack_weights
-from tests.in_process import InProcessGrid, Tamper, VirtualTime, lay_out, small_study
+from tests.in_process import InProcessGrid, Tamper, VirtualTime, lay_out, move_in, small_study
 
 Lines = list[dict[str, Any]]
 Prepare = Callable[[InProcessGrid, VirtualTime], None]
@@ -41,7 +40,7 @@ class Study:
 
     def __init__(self, hospitals: Path, folder: Path) -> None:
         self.folder = folder
-        shutil.copytree(hospitals / "sites", folder / "sites")
+        move_in(hospitals, folder)
         self.rounds = 1
         self.delay: Callable[[str, Message], float] = lambda site, message: 0.0
         self.time = VirtualTime()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from server.app import run_study
 from server.checkpoint import Checkpoint, Checkpoints
 from strategies.local_layers import local_names
 from strategies.wire import pack, unpack, unpack_weights
-from tests.in_process import InProcessGrid, Tamper, VirtualTime, small_study
+from tests.in_process import InProcessGrid, Tamper, VirtualTime, move_in, small_study
 from tests.server.studies import origin
 
 SITES = ["hospital_1", "hospital_2", "hospital_3"]
@@ -112,7 +111,7 @@ def carry(
 ) -> Ran:
     """Run a study of so many hospitals, or go on with it."""
     if not folder.exists():
-        shutil.copytree(laid_out / "sites", folder / "sites")
+        move_in(laid_out, folder)
         for path in folder.glob("sites/*/site.yaml"):
             path.write_text(path.read_text().replace("min_cell: 1", f"min_cell: {min_cell}"))
     study = small_study(

@@ -22,7 +22,7 @@ from hymate.protocol import (
 )
 from hymate.secure_protocol import Masked, Terms
 from strategies.base import Arrays
-from strategies.secure.contents import Rings, SiteRound, report_vector, round_vector
+from strategies.secure.contents import OutOfBounds, Rings, SiteRound, report_vector, round_vector
 from strategies.secure.ring import Vector
 from strategies.weighting import weight_of
 from strategies.wire import Weights, pack
@@ -46,7 +46,7 @@ def masked_round(
         reply, trained = train()
         found = SiteRound(
             trained=trained,
-            weight=_weight(site, request, reply, store),
+            weight=asked.weight or _weight(site, request, reply, store),
             stays=reply.stays or 0,
             loss=reply.loss or 0.0,
             forecast_error=reply.received_error,
@@ -82,7 +82,12 @@ def masked_report(
 
 
 def _weight(site: SiteConfig, request: RoundRequest, reply: TrainReply, store: TripletStore) -> float:
-    """How much the site counts; with noise, which covers no number of stays, by those it described."""
-    rows = store.rows("train")
-    positives = publishable(int((store.label[rows] > 0.5).sum()), site.policy)
-    return weight_of(request.strategy, site.name, reply.stays or len(rows), positives)
+    """How much the site counts by what it trained on.
+
+    Raises:
+        OutOfBounds: the round takes noise, which covers no number of stays, and came without a weight.
+    """
+    if reply.stays is None:
+        raise OutOfBounds("a round with noise has no weight of its own")
+    positives = publishable(int((store.label[store.rows("train")] > 0.5).sum()), site.policy)
+    return weight_of(request.strategy, site.name, reply.stays, positives)

@@ -83,6 +83,8 @@ class Masked(Frozen):
     session: Id
     shares: dict[str, str]
     """By sender: the sites whose masks count, but for the one that is asked."""
+    weight: Positive | None = None
+    """How much the site counts, where it may not tell by its own number of stays: in rounds with noise."""
 
 
 class UnmaskRequest(SessionOf):

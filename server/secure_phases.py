@@ -5,8 +5,6 @@ Algorithms see one update, the weighted mean of all sites', which is all that th
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 
 from hymate.evaluate.histograms import BINS
@@ -52,7 +50,8 @@ def train_round(
         arrays=with_beside(weights, algorithm.beside()),
         scores=scores,
         expected=sizes(shared, config.bits, bins),
-        heaviest=lambda sites: _heaviest(federation.roster, request, sites),
+        weight_of=lambda site: _weight(federation.roster, request, site),
+        tells_weight=request.privacy.mode != "none",
         fault_of=lambda reply: undeclared(request.privacy, reply.noise),
     )
     summed = federation.summed(work, config, draw)
@@ -91,12 +90,9 @@ def summed_reports(run: Run, request: EvaluateRequest, weights: Weights) -> dict
     return {ALL_SITES: summed_report(summed.total, summed.rings.sites, bins)}
 
 
-def _heaviest(roster: Roster, request: RoundRequest, sites: Collection[str]) -> float:
-    """The largest weight by what the sites said they hold."""
-    weights = []
-    for site in sites:
-        description = roster.standings[site].description
-        assert description is not None  # it was introduced before it took part
-        counts = description.splits["train"]
-        weights.append(weight_of(request.strategy, site, counts.stays or 1, counts.positives))
-    return max(weights)
+def _weight(roster: Roster, request: RoundRequest, site: str) -> float:
+    """How much a site counts by what it said it holds."""
+    description = roster.standings[site].description
+    assert description is not None  # it was introduced before it took part
+    counts = description.splits["train"]
+    return weight_of(request.strategy, site, counts.stays or 1, counts.positives)

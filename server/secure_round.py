@@ -43,8 +43,10 @@ class SecretWork:
     """As in `Terms`."""
     expected: Mapping[str, tuple[int, str]]
     """Part -> how many numbers of which type each site must send."""
-    heaviest: Callable[[Collection[str]], float] = lambda sites: 1.0
-    """Sites -> the largest weight that one of them may have."""
+    weight_of: Callable[[str], float] = lambda site: 1.0
+    """How much a site counts, by what it said it holds ..."""
+    tells_weight: bool = False
+    """... and whether it is to count just so, whatever it trains on."""
     fault_of: Callable[[MaskedReply], str | None] = lambda reply: None
     """What is wrong with what a site tells beside its numbers, if anything."""
 
@@ -104,7 +106,7 @@ class SecureAttempt:
             work=work_digest(request, work.arrays),
             bits=self._config.bits,
             clipping_range=self._config.clipping_range,
-            heaviest=work.heaviest(sites),
+            heaviest=max(map(work.weight_of, sites)),
             scores=work.scores,
         )
         shares = ask("shares", keys, Action.SHARES, agreed, SharesReply, session.took_shares)
@@ -134,7 +136,9 @@ class SecureAttempt:
             return work.fault_of(reply.record) or session.took_masked(reply.site, vector, work.expected)
 
         def step_for(node: int) -> Step:
-            secure = session.masked_for(self._roster.label(node), senders)
+            site = self._roster.label(node)
+            weight = work.weight_of(site) if work.tells_weight else None
+            secure = session.masked_for(site, senders, weight)
             request = work.request.model_copy(update={"secure": secure})
             own = addressed(content, request, phase, self._roster.of(node))
             return Step(work.action, own, MaskedReply, accept)

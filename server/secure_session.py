@@ -77,11 +77,11 @@ class SecureSession:
         self._shares[reply.site] = reply.shares
         return None
 
-    def masked_for(self, site: str, senders: Sequence[str]) -> Masked:
+    def masked_for(self, site: str, senders: Sequence[str], weight: float | None = None) -> Masked:
         """What one of the `senders`, the sites whose shares came in time, needs to mask its numbers."""
         self._senders = tuple(sorted(senders))
         own = {sender: self._shares[sender][site] for sender in self._senders if sender != site}
-        return Masked(session=self._of["session"], shares=own)
+        return Masked(session=self._of["session"], shares=own, weight=weight)
 
     def took_masked(self, site: str, arrays: Weights, expected: Mapping[str, tuple[int, str]]) -> str | None:
         """Args: expected: part -> size and type, as every site's must be."""

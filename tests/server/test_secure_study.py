@@ -118,6 +118,7 @@ def test_what_sites_send_while_they_train_and_are_scored_is_masked_and_uniform(s
             masked += 1
             counts = np.bincount(array.numpy().view(np.uint8), minlength=256)
             assert chisquare(counts).pvalue > 1e-5
+    assert _told_weights(secure) == {None}  # each site by the stays it trained on
     assert masked == 3 * (2 * sum(ROUNDS) + 2)  # rounds; last tuning and held-out figures
 
 
@@ -142,6 +143,11 @@ def _broken_at(*stages: str) -> Tamper:
 
 def _origin(reply: Message) -> Message:
     return Message(reply.content, dst_node_id=1, message_type=reply.metadata.message_type)
+
+
+def _told_weights(study: Study) -> set[float | None]:
+    requests = [m for m in study.grid.sent if m.metadata.message_type == "train.finetune"]
+    return {json.loads(str(m.content.config_records[CONFIG]["json"]))["secure"]["weight"] for m in requests}
 
 
 def test_a_site_may_drop_out_at_any_stage(three: Path, tmp_path: Path) -> None:
@@ -236,6 +242,8 @@ def test_with_noise_and_with_figures_of_each_site(three: Path, tmp_path: Path) -
     page = (study.folder / "report.html").read_text()
     assert "Every update left its hospital masked" in page
     assert "of none alone" not in page
+    described = {site["splits"]["train"]["stays"] for site in report["cohort"].values()}
+    assert _told_weights(study) == described
     assert study.metrics("finetune")[0]["loss"] is None
     assert study.metrics("finetune")[0]["tuning_auroc"] is not None
     assert {site["rounds"]["finetune"] for site in report["privacy"]["sites"].values()} == {1}

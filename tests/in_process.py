@@ -7,6 +7,7 @@ come in any order.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,15 @@ def lay_out(run: Path, hospitals: int, stays: int = 60, min_cell: int = 1) -> li
         site = {"name": name, "data": str(run / "data" / name), "policy": {"min_cell": min_cell}}
         (home / "site.yaml").write_text(yaml.safe_dump(site))
     return names
+
+
+def move_in(hospitals: Path, folder: Path) -> None:
+    """The sites that `lay_out` made below `hospitals`, for another study: they keep windows and stores, which
+    follow from data and vocabulary alone, in one place for all studies."""
+    shutil.copytree(hospitals / "sites", folder / "sites")
+    for path in folder.glob("sites/*/site.yaml"):
+        with path.open("a") as file:
+            file.write(f"cache: {hospitals / 'caches' / path.parent.name}\n")
 
 
 class VirtualTime(Clock):

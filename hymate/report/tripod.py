@@ -110,7 +110,7 @@ def _from_run(report: Report) -> dict[str, str]:
         "suffices is for the team to argue.",
         "11": "No imputation: the model reads the observations that there are, with their times.",
         "12a": "Each hospital's patients are parted into training, tuning and held-out ones; held-out stays "
-        "were scored once, at the end.",
+        "were scored after all training, and set nothing.",
         "12b": f"Scaling {agreed.scaling}, by figures merged over the hospitals' training stays.",
         "12c": f"HyMaTE (arXiv 2509.24118), federated by {report.strategy}; every setting is in the study "
         "file at the end.",
@@ -118,8 +118,9 @@ def _from_run(report: Report) -> dict[str, str]:
         "12e": "AUROC, average precision, calibration, and sensitivity, specificity and predictive values at "
         'the operating point, with intervals: "How well it does".',
         "12f": "Not updated: slope and intercept of a recalibration are reported and not applied.",
-        "13": "Training weighs the rarer class up so that both count the same; scores are therefore higher "
-        "than risks where the outcome is rare, see calibration.",
+        "12g": "At each hospital, by the final model on its own held-out stays; no patient's score left it.",
+        "13": "Weight of the rarer class in training: finetune.positive_weight in the study file at the end "
+        "(balanced: both count the same, and scores are higher than risks where the outcome is rare).",
         "15": f"A probability from 0 to 1; {_threshold(report)}",
         "18e": "No patient's record left a hospital; every figure is in report.json.",
         "18f": f"hymate-federated {report.versions.get('hymate-federated', '')}, Apache-2.0.",

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
-from flwr.supercore.task_identity import TaskIdentity
 
-from client.app import app as client_app
+from benchmarks.sites import Sites, delivered
 from hymate.data.synthetic import generate_cohort, write_cohort
 from server.exchange import Clock
 from server.study import StudyConfig
@@ -95,23 +94,13 @@ class InProcessGrid:
         delay: Callable[[str, Message], float] = lambda site, message: 0.0,
         time: VirtualTime | None = None,
     ) -> None:
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
+        self._answering = Sites(run, sites)
         self._rng = np.random.default_rng(seed)
         self._tamper = tamper
         self._delay = delay
         self.time = time or VirtualTime()
-        self.sites = {10 + index: name for index, name in enumerate(sites)}
+        self.sites = self._answering.names
         self.away: set[int] = set()
-        self._contexts = {
-            node: Context(
-                run_id=1,
-                node_id=node,
-                node_config={"site": str(run / "sites" / name / "site.yaml")},
-                state=RecordDict(),
-                run_config={},
-            )
-            for node, name in self.sites.items()
-        }
         self._on_the_way: dict[str, tuple[float, int, Message]] = {}
         self.sent: list[Message] = []
         self.replies: list[Message] = []
@@ -157,12 +146,7 @@ class InProcessGrid:
         return reply
 
     def _answer(self, node: int, message: Message) -> Message:
-        try:
-            reply = client_app(message, self._contexts[node])
-        except Exception as crash:  # what Flower's engine does with a crash
-            reply = Message(Error(code=2, reason=str(crash)), reply_to=message)
+        reply = self._answering.answer(message)
         if self._tamper:
             reply = self._tamper(self.sites[node], reply)
-        reply.metadata.__dict__["_src_node_id"] = node
-        reply.metadata.__dict__["_reply_to_message_id"] = message.metadata.message_id
-        return reply
+        return delivered(reply, message)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import Message
 
+from benchmarks.sites import Sites, delivered
 from benchmarks.strategies.processor_time import ProcessorTime
-from client.app import app as client_app
 from server.exchange import Clock
 
 Tamper = Callable[[str, Message, Message], Message]
@@ -34,25 +33,14 @@ class LocalGrid:
     """The part of Flower's Grid that the round loop uses. Sites answer one after another, when asked for."""
 
     def __init__(self, run: Path, sites: list[str], tamper: Tamper | None = None) -> None:
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1
         self._tamper = tamper
         self._processor = ProcessorTime(run)
-        self._sites = {10 + index: name for index, name in enumerate(sites)}
-        self._contexts = {
-            node: Context(
-                run_id=1,
-                node_id=node,
-                node_config={"site": str(run / "sites" / name / "site.yaml")},
-                state=RecordDict(),
-                run_config={},
-            )
-            for node, name in self._sites.items()
-        }
+        self._sites = Sites(run, sites)
         self._waiting: dict[str, Message] = {}
         self._sent = 0
 
     def get_node_ids(self) -> list[int]:
-        return list(self._sites)
+        return list(self._sites.names)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         taken = []
@@ -71,14 +59,8 @@ class LocalGrid:
         ]
 
     def _answer(self, request: Message) -> Message:
-        node = request.metadata.dst_node_id
-        try:
-            with self._processor.spent_on(request.metadata.message_type):
-                reply = client_app(request, self._contexts[node])
-        except Exception as crash:  # what Flower's engine does with a crash
-            reply = Message(Error(code=2, reason=str(crash)), reply_to=request)
+        with self._processor.spent_on(request.metadata.message_type):
+            reply = self._sites.answer(request)
         if self._tamper:
-            reply = self._tamper(self._sites[node], request, reply)
-        reply.metadata.__dict__["_src_node_id"] = node
-        reply.metadata.__dict__["_reply_to_message_id"] = request.metadata.message_id
-        return reply
+            reply = self._tamper(self._sites.names[request.metadata.dst_node_id], request, reply)
+        return delivered(reply, request)

@@ -237,9 +237,7 @@ def limits(report: Report) -> list[str]:
             "Held-out stays are of the hospitals that trained the model. How it does in another hospital was "
             "not tried (evaluation.leave_one_site_out does)."
         )
-    found.append(
-        "Patients were parted at each hospital as its data set says; later years were not tried apart."
-    )
+    found.append("Patients were parted as each data set says; later years were not tried by themselves.")
     silent = [name for name, site in report.performance.sites.items() if site.figures is None]
     if silent:
         found.append(f"Too few stays of a class to tell: {', '.join(silent)}.")
@@ -248,6 +246,8 @@ def limits(report: Report) -> list[str]:
     elif any(attribute.held_back for attribute in report.fairness.attributes.values()):
         found.append("Small groups were held back by their hospitals; figures by group are of the others.")
     found.append("Scores are not recalibrated: read them as risks only where calibration allows it.")
+    if report.secure_aggregation is not None and report.secure_aggregation.histograms:
+        found.append("Figures were summed in secret: how hospitals differ from each other is not known.")
     if report.privacy is None:
         found.append("Updates left the hospitals without noise: no bound on what they tell of one patient.")
     else:

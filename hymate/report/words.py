@@ -250,6 +250,8 @@ def limits(report: Report) -> list[str]:
         found.append("Figures were summed in secret: how hospitals differ from each other is not known.")
     if report.privacy is None:
         found.append("Updates left the hospitals without noise: no bound on what they tell of one patient.")
+    elif report.privacy.mode == "central":
+        found.append("The mean of the updates was noised at the coordinator, who saw each as it was.")
     else:
         found.append("Updates were noised; figures of evaluation, statistics of codes and counts were not.")
     found.append("The model was not tried in care: no figure here says what its use would change.")

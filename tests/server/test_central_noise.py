@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from dp_accounting.pld import privacy_loss_distribution as pld
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
@@ -74,6 +74,7 @@ def moved(by: CentralNoise, changes: list[list[float]]) -> np.ndarray:
 NUMBERS = st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4)
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(NUMBERS, min_size=2, max_size=5), st.sampled_from([0.1, 1.0, 30.0]))
 def test_one_site_changes_the_sum_by_the_norm_at_most(changes: list[list[float]], norm: float) -> None:
     whole = moved(central(0.0, clipping_norm=norm), changes)
@@ -190,6 +191,13 @@ def test_the_account_goes_on_over_a_restart(done: Study) -> None:
         assert site["rounds"] == {"pretrain": 1, "finetune": 2}
         assert site["spent"] == {"epsilon": pytest.approx(expected), "delta": 0.01}
         assert site["declared"] is None
+
+
+def test_the_report_says_whose_epsilon_it_is(done: Study) -> None:
+    page = (done.folder / "report.html").read_text()
+    assert "The coordinator clipped each (clipping adaptive at norm 1.0)" in page
+    assert "tell of any one hospital" in page
+    assert "as the hospitals declare" not in page
 
 
 def test_the_adaptive_norm_is_in_the_checkpoint(done: Study) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -34,6 +34,7 @@ STAYS = st.lists(
 )
 
 
+@settings(max_examples=40, deadline=None)
 @given(STAYS, st.integers(0, 2))
 def test_one_person_changes_the_sums_by_the_norm_at_most(stays: list[list[Triplet]], people: int) -> None:
     """Whatever their stays hold: all stays here are of one person, those of others stand beside."""

@@ -22,8 +22,8 @@ from hymate.protocol import (
 )
 from hymate.secure_protocol import Masked, Terms
 from strategies.base import Arrays
-from strategies.secure.contents import OutOfBounds, Rings, SiteRound, report_vector, round_vector
-from strategies.secure.ring import Vector
+from strategies.secure.contents import Rings, SiteRound, report_vector, round_vector
+from strategies.secure.ring import OutOfBounds, Vector
 from strategies.weighting import weight_of
 from strategies.wire import Weights, pack
 

@@ -29,9 +29,8 @@ from hymate.secure_protocol import (
     UnmaskReply,
     UnmaskRequest,
 )
-from strategies.secure.contents import OutOfBounds
 from strategies.secure.keys import NotOpened, PrivateKey, opened, parted, sealed
-from strategies.secure.ring import Vector, masked
+from strategies.secure.ring import OutOfBounds, Vector, masked
 from strategies.secure.terms import purpose_of, terms_digest, work_digest
 from strategies.wire import Weights
 

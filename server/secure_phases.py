@@ -5,11 +5,15 @@ Algorithms see one update, the weighted mean of all sites', which is all that th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from hymate.evaluate.histograms import BINS
 from hymate.protocol import Action, EvaluateRequest, RoundRequest, ScoreReport
 from server.roster import Roster
+from server.rounds import StudyFailure
 from server.run import Run
 from server.secure_round import SecretWork
 from server.training_round import Folded, array_bytes, undeclared
@@ -17,6 +21,7 @@ from strategies.base import Algorithm, Arrays, Round, Update
 from strategies.local_layers import local_names
 from strategies.screening import LengthCheck
 from strategies.secure.contents import round_of, sizes, summed_report
+from strategies.secure.ring import OutOfBounds
 from strategies.weighting import weight_of
 from strategies.wire import Weights, with_beside
 
@@ -55,7 +60,8 @@ def train_round(
         fault_of=lambda reply: undeclared(request.privacy, reply.noise),
     )
     summed = federation.summed(work, config, draw)
-    found = round_of(summed.total, shared, summed.rings, bins)
+    with _usable(f"{phase} round {request.round}"):
+        found = round_of(summed.total, shared, summed.rings, bins)
     one = Update(found.shared, found.weight, ALL_SITES)
     next_shared = algorithm.aggregate(Round(request.round, federation.roster.expected), shared, [one])
     records = [reply.record for reply in summed.replies]
@@ -87,7 +93,17 @@ def summed_reports(run: Run, request: EvaluateRequest, weights: Weights) -> dict
         expected=sizes(None, config.bits, bins),
     )
     summed = run.federation.summed(work, config)
-    return {ALL_SITES: summed_report(summed.total, summed.rings.sites, bins)}
+    with _usable(request.split):
+        return {ALL_SITES: summed_report(summed.total, summed.rings.sites, bins)}
+
+
+@contextmanager
+def _usable(where: str) -> Iterator[None]:
+    """A sum that some site has spoilt ends the study: nobody can say which."""
+    try:
+        yield
+    except OutOfBounds as fault:
+        raise StudyFailure(f"{where}: the sum of all sites cannot be used: {fault}") from None
 
 
 def _weight(roster: Roster, request: RoundRequest, site: str) -> float:

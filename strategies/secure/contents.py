@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hymate.protocol import ScoreReport
 from hymate.secure_protocol import Terms
 from strategies.base import Arrays
-from strategies.secure.ring import Residues, Vector, decoded, encoded
+from strategies.secure.ring import OutOfBounds, Residues, Vector, decoded, encoded
 from strategies.secure.score_sums import numbers_of, report_of, size_of
 
 Weights = Mapping[str, NDArray[np.generic]]
@@ -28,10 +28,6 @@ FIGURE_LIMIT = 2.0**30
 """Of one figure at one site; figures are exact to 2^-32 times the number of sites."""
 TRAINING = 5
 """Figures of a round, before its score report's."""
-
-
-class OutOfBounds(ValueError):
-    """A site's numbers cannot be part of a sum."""
 
 
 @dataclass(frozen=True)

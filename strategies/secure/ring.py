@@ -25,6 +25,10 @@ Vector = dict[str, Residues]
 """What one site adds to a sum, by part; a part is one ring's."""
 
 
+class OutOfBounds(ValueError):
+    """Numbers that cannot be part of a sum, or come of one."""
+
+
 def encoded(values: NDArray[np.float64], limit: float, bits: int, sites: int) -> Residues:
     """Numbers, (size,), as residues that `sites` sites may sum up; those beyond `limit` are clipped."""
     scaled = np.rint(np.clip(values / limit, -1.0, 1.0) * _steps(bits, sites))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hymate.evaluate.histograms import ScoreCells
 from hymate.protocol import Cells, ScoreReport
+from strategies.secure.ring import OutOfBounds
 
 SUMS = (
     "log_loss_sum",
@@ -47,8 +48,15 @@ def numbers_of(report: ScoreReport, bins: int) -> Floats:
 
 
 def report_of(numbers: Floats, bins: int) -> ScoreReport:
-    """The report of all stays of a sum of `numbers_of`; what only one site can tell is None."""
+    """The report of all stays of a sum of `numbers_of`; what only one site can tell is None.
+
+    Raises:
+        OutOfBounds: no sites have such numbers.
+    """
     counts = np.rint(numbers[: 4 * bins]).astype(np.int64).reshape(4, bins)
+    totals = counts.sum(axis=1)
+    if (counts < 0).any() or totals[0] != totals[1] or totals[2] != totals[3]:
+        raise OutOfBounds("their score reports sum up to no counts of stays")
     positives, negatives = (_intervals(*counts[rows]) for rows in (slice(0, 2), slice(2, 4)))
     p, n = (int(lengths.sum()) for *_, lengths in (positives, negatives))
     if not p + n:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,7 @@ from client.secure_memory import FOLDER, SESSION
 from hymate.errors import InputFault
 from hymate.protocol import MaskedReply
 from hymate.secure_protocol import KeysRequest, Terms, UnmaskRequest
-from strategies.secure.contents import OutOfBounds
-from strategies.secure.ring import Vector
+from strategies.secure.ring import OutOfBounds, Vector
 from strategies.secure.terms import work_digest
 from tests.secure_sums import RINGS, WEIGHTS, SecureSum, answering, hospital, hospitals
 
@@ -221,6 +222,12 @@ def test_what_lies_on_the_disk_is_for_its_owner_alone_and_holds_between_processe
         secret = kept.split(f'"{name}":"')[1].split('"')[0]
         assert len(secret) >= 64
         assert secret not in sent
+
+
+def test_its_short_answers_wait_for_no_torch() -> None:
+    """Deployed, each of them is a process of its own."""
+    loads = "import sys, client.secure_aggregation; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", loads], check=True)
 
 
 def test_a_state_that_cannot_be_read_is_said_in_one_line(run: SecureSum) -> None:

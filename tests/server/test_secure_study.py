@@ -18,7 +18,7 @@ from hymate.protocol import MaskedReply
 from server.rounds import StudyFailure
 from server.study import load_study
 from strategies.registry import ALGORITHMS, demand_sum
-from strategies.wire import ARRAYS, CONFIG
+from strategies.wire import ARRAYS, CONFIG, pack, unpack, unpack_weights
 from tests.in_process import Tamper, lay_out, small_study
 from tests.server.studies import Broken, Study, outcomes
 
@@ -213,6 +213,20 @@ def test_below_the_threshold_a_round_ends_clean_and_nothing_is_unmasked(three: P
         if _kind(reply) == "query.secure_keys"
     ]
     assert len(set(keys)) == len(keys) == 6  # new ones for the second attempt
+
+
+def test_a_sum_that_a_site_has_spoilt_ends_the_study_with_its_cause(three: Path, tmp_path: Path) -> None:
+    def tamper(name: str, reply: Message) -> Message:
+        if _kind(reply) == "train.pretrain" and name == "hospital_1":
+            arrays = unpack_weights(reply.content)
+            record = unpack(reply.content, MaskedReply)
+            arrays["figures"] = arrays["figures"] + np.uint64(1 << 62)
+            return Message(pack(record, arrays), reply_to=_origin(reply))
+        return reply
+
+    study = Study(three, tmp_path)
+    with pytest.raises(StudyFailure, match=r"pretrain round 1: the sum .* cannot be used: their weights sum"):
+        study.run(tamper, rounds=ROUNDS, **SECURE)
 
 
 def test_a_site_s_own_minimum_ends_the_study_with_its_reason(three: Path, tmp_path: Path) -> None:

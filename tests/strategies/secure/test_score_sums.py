@@ -19,6 +19,7 @@ from hymate.evaluate.metrics import auroc as exact_auroc
 from hymate.evaluate.metrics import average_precision as exact_precision
 from hymate.evaluate.operating_point import confusion_at
 from hymate.protocol import Cells, ScoreReport
+from strategies.secure.ring import OutOfBounds
 from strategies.secure.score_sums import SUMS, numbers_of, report_of, size_of
 
 BINS = 24
@@ -89,6 +90,15 @@ def test_sums_add_up_and_no_number_is_below_the_minimum() -> None:
     assert report.auroc is None
     assert report.own_fit is None
     assert report.groups == {}
+
+
+def test_numbers_that_no_sites_have() -> None:
+    total = numbers_of(_report(*_site(1, 90, 3)), BINS)
+    for place, added in ((0, -200.0), (0, 1.0), (2 * BINS, 1.0)):
+        spoilt = total.copy()
+        spoilt[place] += added
+        with pytest.raises(OutOfBounds, match="no counts of stays"):
+            report_of(spoilt, BINS)
 
 
 def test_an_edge_at_which_every_site_begins_a_cell_stays_one() -> None:

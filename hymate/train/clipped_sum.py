@@ -82,7 +82,7 @@ def _add_in_two_passes(
         return
     kept = (private.max_grad_norm / (samples.squares.sqrt() + 1e-6)).clamp(max=1.0)
     samples.mode = Mode.SUMS
-    (kept * made).sum().backward()
+    (kept * made).sum().backward()  # type: ignore[no-untyped-call]
     private.add()
 
 

@@ -359,7 +359,10 @@ def test_the_check_warns_before_the_end(tmp_path: Path) -> None:
 
 
 def test_the_policy_says_what_it_asks(tmp_path: Path) -> None:
-    said = [policy_in_words(site_of(tmp_path, *given).policy)[-1] for given in ((), (8.0,), (8.0, True))]
+    said = [
+        next(line for line in policy_in_words(site_of(tmp_path, *given).policy) if line.startswith("privacy"))
+        for given in ((), (8.0,), (8.0, True))
+    ]
     assert "no budget" in said[0]
     assert "at most epsilon 8 at delta 1e-05 for all studies together" in said[1]
     assert "without noise are given" in said[1]

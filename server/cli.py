@@ -42,7 +42,7 @@ def simulate(
         bool, typer.Option("--json", help="Print report.json on stdout instead of a table.")
     ] = False,
 ) -> None:
-    """Run a federated study with every hospital simulated on this machine (Flower on Ray).
+    """Run a federated study with every hospital simulated on this machine, or on a Ray cluster.
 
     The hospitals describe their data, agree on a vocabulary, pretrain and fine-tune one HyMaTE model
     together, and score it on each hospital's held-out stays. No row leaves a hospital's process.

@@ -14,11 +14,14 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from hymate.errors import InputFault
 from server.processes import MARK, end_marked, temporary_home
 from server.simulation_resources import OBJECT_STORE, Resources
 
+QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # call nobody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -33,30 +36,46 @@ def ray_cluster(resources: Resources, address: str | None) -> Iterator[Callable[
 
     Args:
         address: of a cluster that runs already ("auto": the one this machine is in); None: one of our own.
+
+    Raises:
+        InputFault: there is no Ray at `address`, or it does not start here.
     """
     mark = secrets.token_hex(8)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_environment({**SETTINGS, **os.environ, MARK: mark}))
         home = stack.enter_context(temporary_home())
+        caches = {"TORCHINDUCTOR_CACHE_DIR": str(home / "torch")}
+        stack.enter_context(_environment({**SETTINGS, **caches, **os.environ, MARK: mark}))
         stack.callback(end_marked, mark)
         import ray
 
         stack.callback(ray.shutdown)
-        with _own_signals():
+        try:
+            with _own_signals():
+                ray.init(**_settings(resources, address, home))
+        except (OSError, RuntimeError, ValueError) as fault:
+            cause = str(fault).strip().splitlines()[0]
             if address is not None:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            else:
-                ray.init(
-                    num_cpus=math.ceil(resources.workers * resources.cpus),
-                    object_store_memory=OBJECT_STORE,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=str(home),
-                )
+                remedy = "start Ray there ('ray start'), or leave the key out"
+                raise InputFault("simulation.address", f"no Ray at '{address}': {cause}", remedy) from None
+            remedy = "let TMPDIR name a folder with a short path and free space"
+            raise InputFault("Ray", f"does not start: {cause}", remedy) from None
         options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
         remote: Any = ray.remote  # its types know functions of a few arguments only
         yield lambda kind, *arguments: remote(**options)(kind).remote(*arguments)
+
+
+def _settings(resources: Resources, address: str | None, home: Path) -> dict[str, Any]:
+    """How Ray is joined, or started."""
+    if address is not None:
+        return {"address": address, **QUIET}
+    return {
+        "address": "local",  # whatever else of Ray runs on this machine
+        "num_cpus": math.ceil(resources.workers * resources.cpus),
+        "object_store_memory": OBJECT_STORE,
+        "include_dashboard": False,
+        "_temp_dir": str(home),
+        **QUIET,
+    }
 
 
 @contextlib.contextmanager

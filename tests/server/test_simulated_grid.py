@@ -15,6 +15,7 @@ from flwr.app import Message, RecordDict
 
 from hymate.errors import InputFault
 from server import simulated_grid
+from server.ray_cluster import ray_cluster
 from server.rounds import StudyFailure
 from server.simulated_grid import Costs, SimulatedGrid
 from server.simulation_config import SimulationConfig
@@ -22,6 +23,8 @@ from server.simulation_estimate import estimated_seconds, seconds_per_observatio
 from server.simulation_layout import SimulatedSite
 from server.simulation_resources import GIB, choose_resources
 from tests.in_process import lay_out, small_study
+
+MADE = {"synthetic": {"hospitals": 2, "stays": 20}}
 
 
 def test_costs_go_by_size_until_they_were_measured() -> None:
@@ -41,7 +44,7 @@ def test_workers_are_as_many_as_cores_and_memory_are_for(monkeypatch: pytest.Mon
         monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
 
     def workers(sites: int = 100, **given: object) -> int:
-        config = SimulationConfig.model_validate({"synthetic": {"hospitals": 2, "stays": 20}, **given})
+        config = SimulationConfig.model_validate({**MADE, **given})
         return choose_resources(config, sites).workers
 
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
@@ -151,3 +154,16 @@ def test_where_ray_fails_the_study_ends_instead_of_waiting(monkeypatch: pytest.M
     with pytest.raises(StudyFailure, match="Ray failed: division by zero"):
         replies(grid, [1])
     grid.close()
+
+
+def test_where_ray_cannot_start_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resources = choose_resources(SimulationConfig.model_validate(MADE), 1)
+    deep = tmp_path / ("a" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with (
+        pytest.raises(InputFault, match="let TMPDIR name a folder with a short path"),
+        ray_cluster(resources, None),
+    ):
+        pass
+    assert list(deep.iterdir()) == []

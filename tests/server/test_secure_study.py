@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from scipy.stats import chisquare
 
 from hymate.errors import InputFault
-from hymate.protocol import MaskedReply
+from hymate.protocol import Declaration, MaskedReply
 from server.rounds import StudyFailure
 from server.study import load_study
 from strategies.registry import ALGORITHMS, demand_sum
@@ -227,6 +227,25 @@ def test_a_sum_that_a_site_has_spoilt_ends_the_study_with_its_cause(three: Path,
     study = Study(three, tmp_path)
     with pytest.raises(StudyFailure, match=r"pretrain round 1: the sum .* cannot be used: their weights sum"):
         study.run(tamper, rounds=ROUNDS, **SECURE)
+
+
+def test_a_masked_update_with_other_noise_than_was_asked_for_does_not_count(
+    three: Path, tmp_path: Path
+) -> None:
+    noise = Declaration(
+        clipping="flat", max_grad_norm=1.0, noise_multiplier=1.0, target_epsilon=None, delta=1e-5
+    )
+
+    def tamper(name: str, reply: Message) -> Message:
+        if _kind(reply) == "train.pretrain":
+            record = unpack(reply.content, MaskedReply).model_copy(update={"noise": noise})
+            return Message(pack(record, unpack_weights(reply.content)), reply_to=_origin(reply))
+        return reply
+
+    study = Study(three, tmp_path)
+    with pytest.raises(StudyFailure, match="0 of 3 sites.*declares noise, and the study takes none"):
+        study.run(tamper, rounds=ROUNDS, **{**SECURE, "participation": {**OPEN, "attempts": 1}})
+    assert study.asked("query.secure_unmask") == 0
 
 
 def test_a_site_s_own_minimum_ends_the_study_with_its_reason(three: Path, tmp_path: Path) -> None:

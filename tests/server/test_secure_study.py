@@ -243,7 +243,7 @@ def test_a_masked_update_with_other_noise_than_was_asked_for_does_not_count(
         return reply
 
     study = Study(three, tmp_path)
-    with pytest.raises(StudyFailure, match="0 of 3 sites.*declares noise, and the study takes none"):
+    with pytest.raises(StudyFailure, match=r"0 of 3 sites.*declares noise, and the study takes none"):
         study.run(tamper, rounds=ROUNDS, **{**SECURE, "participation": {**OPEN, "attempts": 1}})
     assert study.asked("query.secure_unmask") == 0
 

@@ -8,7 +8,7 @@ Nothing here holds a patient's row, identifier or score.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -425,8 +425,8 @@ class RecalibrateReply(Frozen):
 class PairedDifference(Frozen):
     """AUROC of the first model less that of the second on the same stays, and DeLong's variance of it."""
 
-    value: float
-    variance: float
+    value: Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
+    variance: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class CompareReply(Frozen):

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from client.evaluation import ScoredSplit
 from client.kept_scores import compare, keep_scores
@@ -17,7 +18,7 @@ from hymate.config import TaskConfig
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.evaluate.delong import auroc_difference
-from hymate.protocol import CompareRequest, KeptScores, ModelKind
+from hymate.protocol import CompareRequest, KeptScores, ModelKind, PairedDifference
 
 LABELS = np.tile([0.0, 0.0, 1.0], 20)
 FIRST, SECOND = (np.random.default_rng(seed).random(60) + 0.3 * LABELS for seed in (1, 2))
@@ -58,6 +59,12 @@ def test_scores_of_other_stays_are_not_compared(other: ScoredSplit, tmp_path: Pa
     keep_scores(site, "s", KeptScores(run="r", kind="federated"), scored(FIRST))
     keep_scores(site, "s", KeptScores(run="r", kind="local"), other)
     assert asked(site, ("federated", "local")) == [None]
+
+
+@pytest.mark.parametrize("told", [{"value": 0.1, "variance": -1.0}, {"value": float("nan"), "variance": 1.0}])
+def test_a_difference_that_cannot_be_is_no_reply(told: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        PairedDifference(**told)
 
 
 def test_a_cache_that_was_damaged_is_no_fault(tmp_path: Path) -> None:

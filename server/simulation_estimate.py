@@ -26,11 +26,19 @@ def estimated_seconds(study: StudyConfig, data: Iterable[Path], sites: int, work
     Args:
         data: the data sets' files of events; all their rows count as observations of some stay.
     """
-    rows: int = sum(pq.ParquetFile(path).metadata.num_rows for path in data)
+    rows = sum(map(_rows, data))
     phases = (study.pretrain, study.finetune)
     epochs = sum(phase.rounds * phase.local_epochs for phase in phases)
     answers = sites * sum(phase.rounds for phase in phases)
     return (rows * TRAINED * epochs * seconds_per_observation(study) + answers * MESSAGE_S) / workers
+
+
+def _rows(path: Path) -> int:
+    """Of one file; none where it is damaged, which is for its hospital to say."""
+    try:
+        return int(pq.ParquetFile(path).metadata.num_rows)
+    except (OSError, ValueError):
+        return 0
 
 
 def seconds_per_observation(study: StudyConfig) -> float:

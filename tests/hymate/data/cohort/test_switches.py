@@ -51,7 +51,7 @@ RISKS = {f"risk of {MORTALITY}", f"risk of {LENGTH}"}
         ({"signals": {LENGTH: 3.0}}, {f"labels of {LENGTH}", f"risk of {LENGTH}"}),
         ({"disparity": {"group": "GENDER//M"}}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),  # the same in every process
 )
 def test_a_switch_changes_what_it_says_and_nothing_else(switch: dict[str, Any], changed: set[str]) -> None:
     plain = [parts(hospital) for hospital in hospitals()]

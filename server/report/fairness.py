@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,13 +60,24 @@ def attribute_of(group: str) -> str:
 
 
 def _of_attribute(reports: Mapping[str, ScoreReport], label: str) -> dict[str, dict[str, GroupReport]]:
-    """Group -> site -> report, groups in the order of their names."""
+    """Group -> site -> report, groups in the order of names, bands of a number in that of the number."""
     found: dict[str, dict[str, GroupReport]] = {}
     for site, report in reports.items():
         for name, group in report.groups.items():
             if attribute_of(name) == label:
                 found.setdefault(name, {})[site] = group
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda named: [_rank(part) for part in named[0].split(BETWEEN)]))
+
+
+def _rank(group: str) -> tuple[float, str]:
+    """Where a group stands among those of its attribute.
+
+    >>> sorted(["AGE//65+", "AGE//9-<65", "AGE//<9"], key=_rank)
+    ['AGE//<9', 'AGE//9-<65', 'AGE//65+']
+    """
+    value = group.split("//", 1)[-1]
+    begins = re.match(r"-?\d+(\.\d+)?(e[+-]?\d+)?", value)
+    return (-math.inf if value.startswith("<") else float(begins[0]) if begins else 0.0), value
 
 
 def _parts(groups: Mapping[str, Mapping[str, GroupReport]]) -> dict[str, list[Part]]:

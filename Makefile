@@ -11,7 +11,7 @@ help:
 	@echo "make demo     a whole federated study on four synthetic hospitals (runs/demo)"
 	@echo "make experiments  the paper's tables, reduced: minutes, on made-up data (runs/experiments)"
 	@echo "make experiments-strategies  every strategy on uneven hospitals, reduced; docs/strategies.md has the whole (hours)"
-	@echo "make test     all tests; HYMATE_PHYSIONET2012=DIR adds the ones on real data, WORKERS=2 runs two at once"
+	@echo "make test     all tests; HYMATE_PHYSIONET2012=DIR adds the ones on real data, WORKERS=N runs N at once (2)"
 	@echo "make test-deployment  coordinator and sites as real processes over TLS (minutes)"
 	@echo "make test-faults  what can go wrong in a federation, for real: kills, full disks, outages (minutes)"
 	@echo "make test-trained  what trained models show: explanations follow the planted truth"
@@ -41,7 +41,7 @@ experiments-strategies: install
 	$(BIN)/python -m benchmarks.strategies --jobs $(JOBS) $(REDUCED)
 
 # 0: one after another; N: in N processes, all tests of a file in one of them, which share its studies.
-WORKERS ?= 0
+WORKERS ?= 2
 test: install
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 

@@ -175,7 +175,7 @@ def _reply(site: SiteConfig, done: Trained, noise: NoisyRound | None) -> TrainRe
 
 def train_by_itself(
     site: SiteConfig, request: AloneRequest, model: HyMaTE, store: TripletStore
-) -> tuple[AloneReply, Arrays]:
+) -> tuple[AloneReply, Arrays | None]:
     """The comparison: same start, same budget, but this site's stays only.
 
     The model's weights go with the reply where they are asked for and the site's policy lets them.
@@ -193,4 +193,4 @@ def train_by_itself(
         seconds=time.perf_counter() - began,
     )
     shared = request.share and site.policy.share_own_model
-    return reply, arrays_of(model) if shared else {}
+    return reply, arrays_of(model) if shared else None

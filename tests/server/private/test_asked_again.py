@@ -109,7 +109,7 @@ def test_with_anything_else_that_it_remembers_too(
 def test_a_study_that_broke_off_goes_on_to_the_same_bits_and_charges_no_round_twice(
     hospitals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.app.secrets.token_hex", lambda length: "run")
+    monkeypatch.setattr("server.run.secrets.token_hex", lambda length: "run")
     settings: dict[str, Any] = {"rounds": (2, 2), "privacy": NOISE}
     whole, broken = Study(hospitals, tmp_path / "whole"), Study(hospitals, tmp_path / "broken")
     for name in SITES:  # the same secrets, or their noise would differ

@@ -21,14 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-import psutil
-
 from client.journal import Event, Tail, journal_path, note
 from client.keygen import fingerprint_of, public_key_of
 from client.site import FLOWER, SiteConfig, connection_of, host_of, port_of
 from hymate.errors import InputFault
+from hymate.processes import MARK, end_marked, last_line
 
-MARK = "HYMATE_CLIENT"
 LOCK = "client.lock"
 LOG = "supernode.log"
 LOG_BYTES = 20 << 20
@@ -103,9 +101,9 @@ class _Service:
                 code, self._child = self._child.returncode, None
                 end_marked(self._mark)
                 if code == EXIT_FAULT:
-                    raise InputFault(self._path, _last_line(self._log), "correct what it names")
+                    raise InputFault(self._path, last_line(self._log), "correct what it names")
                 if not self._heard:  # not a word of why: then its log's last one
-                    cause = f"its SuperNode ended: {_last_line(self._log)}; starting it again ({self._log})"
+                    cause = f"its SuperNode ended: {last_line(self._log)}; starting it again ({self._log})"
                     note(self._site, Event.WAITING, cause)
                 self._lost = min(self._lost, time.monotonic())
                 pause = PAUSES_S[min(self._failures, len(PAUSES_S) - 1)]
@@ -235,25 +233,6 @@ def demand_free(site: SiteConfig, path: Path) -> None:
         time.sleep(POLL_S)
 
 
-def end_marked(mark: str) -> None:
-    """End every process that inherited the mark, whoever its parent is by now."""
-    for ask, patience in ((psutil.Process.terminate, 3.0), (psutil.Process.kill, 3.0)):
-        left = _marked(mark)
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                ask(process)
-        psutil.wait_procs(left, timeout=patience)
-
-
-def _marked(mark: str) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(process)
-    return found
-
-
 def _locked(site: SiteConfig) -> IO[str] | None:
     try:
         site.state.mkdir(parents=True, exist_ok=True)
@@ -290,8 +269,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "the SuperNode ended without a word"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import signal
 import ssl
@@ -23,9 +22,9 @@ from pathlib import Path
 
 import psutil
 
+from hymate.processes import MARK, end_marked, last_line, marked, temporary_home
 from server.control import Control, study_bundle
 from server.federation_config import FederationConfig, split_address
-from server.processes import MARK, end_marked, marked, temporary_home
 from server.rounds import StudyFailure
 
 CARRIER = "flwr-serverapp"
@@ -191,13 +190,6 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], address: str, ca: Path
             return
         time.sleep(0.1)
     raise StudyFailure(f"SuperLink did not answer within {START_TIMEOUT_S:.0f} s ({trouble}); see {log}")
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log that says something, for a one-line cause."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))  # Flower's are coloured
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "its log is empty"
 
 
 def _stop(process: subprocess.Popen[bytes], mark: str) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hymate.errors import InputFault
-from server.processes import MARK, end_marked, temporary_home
+from hymate.processes import MARK, end_marked, temporary_home
 from server.simulation_resources import OBJECT_STORE, Resources
 
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -21,8 +21,8 @@ from flwr.supernode import start_client_internal as node
 
 from client import supernode
 from client.keygen import make_key
-from client.service import MARK
 from hymate.errors import InputFault
+from hymate.processes import MARK
 from tests.client.coordinator import Coordinator, environment, free_port, superlink, until, write_certificates
 from tests.in_process import lay_out
 

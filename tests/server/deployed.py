@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.ports import free_ports
 from hymate.data.synthetic import generate_cohort, write_cohort
+from hymate.processes import MARK
 from server.certificates import make_certificates
-from server.processes import MARK
 
 BIN = Path(sys.executable).parent
 OWNER = "HYMATE_TEST_FOLDER"

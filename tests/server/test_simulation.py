@@ -18,7 +18,7 @@ import yaml
 
 from client.site import load_site
 from hymate.errors import InputFault
-from server.processes import MARK
+from hymate.processes import MARK
 from server.simulation_layout import lay_out_run, simulated_sites
 from server.study import StudyConfig
 

@@ -1,4 +1,4 @@
-"""What a command has started, and where that writes: found again and gone when the command is.
+"""What a command has started, where that writes and what it said: found again, and gone when the command is.
 
 Processes carry a mark in their environment. A temporary folder is locked by its owner, so that what a
 command left that was killed with SIGKILL can be told from what is in use.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def temporary_home() -> Iterator[Path]:
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Every process that inherited this launch's mark, whoever its parent is by now."""
+    """Every process but this one that inherited this mark, whoever its parent is by now."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -58,3 +59,10 @@ def end_marked(mark: str) -> None:
             with contextlib.suppress(psutil.Error):
                 ask(straggler)
         psutil.wait_procs(left, timeout=5)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something, for a one-line cause."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))  # Flower's are coloured
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "its log is empty"

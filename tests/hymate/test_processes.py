@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from server.processes import temporary_home
+from hymate.processes import temporary_home
 
 HOLD = """
 import sys
-from server.processes import temporary_home
+from hymate.processes import temporary_home
 with temporary_home() as home:
     print(home, flush=True)
     sys.stdin.read()

@@ -50,7 +50,15 @@ from client.journal import Event, note
 from client.keygen import fingerprint_of, public_key_of
 from client.line import Line, telling
 from client.site import FLOWER, SiteConfig, connection_of, load_site
-from client.unfinished import NOT_TAKEN, STARTED_ANEW, Unfinished, answering, leaving_first, settle
+from client.unfinished import (
+    NOT_TAKEN,
+    STARTED_ANEW,
+    Unfinished,
+    answering,
+    leaving_first,
+    settle,
+    until_awaited,
+)
 from hymate.errors import InputFault
 
 ENTITY = "site"
@@ -66,6 +74,7 @@ _PARAMETERS = {
         "max_retries",
         "max_wait_time",
     ],
+    "_push_messages": ["state", "object_store", "send", "push_object"],
     "_verify_fab": ["fab", "trusted_entities"],
 }
 _CLIENT_CALLS = ("ActivateNode", "DeactivateNode")
@@ -150,6 +159,7 @@ def install(
     vars(transport)["HeartbeatSender"] = LastingHeartbeat
     vars(transport)["FleetHttpClient"] = leaving_first(vars(transport)["FleetHttpClient"], unfinished)
     vars(node)["http_request_response"] = connection
+    vars(node)["_push_messages"] = until_awaited(unfinished, vars(node)["_push_messages"])
     # The loop looks for a finished answer every 0.5 s; it may look more often.
     vars(node)["time"] = SimpleNamespace(sleep=lambda s: time.sleep(min(s, SHORTEST_WAIT_S)))
     vars(node)["pull_objects"] = partial(vars(node)["pull_objects"], initial_backoff=executor.FIRST_BACKOFF_S)

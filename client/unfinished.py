@@ -42,6 +42,8 @@ class Unfinished:
         self._path = path
         self._node: int | None = None
         self._message = ""
+        self.awaited = ""
+        """Id of the message that is worked on; empty from when its reply begins to be sent."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             node, message = content["node"], str(content["message"])
@@ -70,6 +72,7 @@ class Unfinished:
 
     def took(self, message: Message) -> None:
         """A message came: an answer is owed."""
+        self.awaited = message.metadata.message_id
         self._message = b64encode(message_to_proto(message).SerializeToString()).decode("ascii")
         self._write()
 
@@ -119,8 +122,26 @@ def answering(unfinished: Unfinished, send: Send) -> Send:
     """`send` that settles what is owed: from here on SuperLink knows whether a reply is whole."""
 
     def sending(message: Message, tree: Any, seconds: float) -> tuple[set[str], str]:
+        if message.metadata.reply_to_message_id != unfinished.awaited:  # of a study that has ended
+            return send(message, tree, seconds)
+        unfinished.awaited = ""
         told = send(message, tree, seconds)
         unfinished.answered()
         return told
 
     return sending
+
+
+def until_awaited(unfinished: Unfinished, push: Callable[..., None]) -> Callable[..., None]:
+    """Flower's `push`, which sends the replies that are there, repeated until the awaited one was.
+
+    Where a study ends while its message comes in, Flower forgets the message and works on it all the
+    same. That reply would be taken for the reply to the next study's first message, and so on for ever.
+    """
+
+    def pushing(*given: Any, **named: Any) -> None:
+        push(*given, **named)
+        while unfinished.awaited:
+            push(*given, **named)
+
+    return pushing

@@ -27,7 +27,7 @@ from server.study import StudyConfig, load_study
 from strategies.base import Arrays, Round, Update
 from strategies.fedavg import FedAvg
 from strategies.registry import ALGORITHMS
-from tests.in_process import lay_out, small_study
+from tests.in_process import small_study
 from tests.server.studies import Broken, Study, breaks_after
 
 CENTRAL: dict[str, Any] = {"mode": "central", "noise_multiplier": 2.0, "delta": 0.01}
@@ -161,10 +161,8 @@ def test_epsilon_is_that_of_so_many_gaussian_mechanisms(noise: float, rounds: in
 
 
 @pytest.fixture(scope="module")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hospitals") / "run"
-    lay_out(folder, 2, stays=40)
-    return folder
+def hospitals(small_hospitals: Callable[[int], Path]) -> Path:
+    return small_hospitals(2)
 
 
 @pytest.fixture(scope="module")

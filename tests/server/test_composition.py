@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from hymate.protocol import TrainReply
 from strategies.compression import SCALE, WHERE
 from strategies.wire import BESIDE, pack, unpack, unpack_weights
-from tests.in_process import Tamper, lay_out
+from tests.in_process import Tamper
 from tests.server.studies import Broken, Study, breaks_after, origin, outcomes
 
 Weights = dict[str, NDArray[Any]]
@@ -50,15 +50,8 @@ def at(study: Study, site: str, action: str, change: Change, from_round: int = 1
 
 
 @pytest.fixture(scope="module")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hospitals") / "run"
-    lay_out(folder, 3, stays=40)
-    return folder
-
-
-@pytest.fixture
-def study(hospitals: Path, tmp_path: Path) -> Study:
-    return Study(hospitals, tmp_path / "run")
+def hospitals(small_hospitals: Callable[[int], Path]) -> Path:
+    return small_hospitals(3)
 
 
 # --- compression --------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from server.rounds import StudyFailure
 from server.sampling import Draw
 from server.study import StudyConfig
 from strategies.wire import pack, unpack, unpack_weights
-from tests.in_process import InProcessGrid, Tamper, VirtualTime, lay_out, move_in, small_study
+from tests.in_process import InProcessGrid, Tamper, VirtualTime, move_in, small_study
 
 Lines = list[dict[str, Any]]
 Prepare = Callable[[InProcessGrid, VirtualTime], None]
@@ -29,10 +29,8 @@ SITES = ["hospital_1", "hospital_2", "hospital_3"]
 
 
 @pytest.fixture(scope="module")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hospitals") / "run"
-    lay_out(folder, 3, stays=40)
-    return folder
+def hospitals(small_hospitals: Callable[[int], Path]) -> Path:
+    return small_hospitals(3)
 
 
 class Study:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from server.participation import ParticipationConfig
 from server.rounds import StudyFailure
 from server.sampling import Draw
-from tests.in_process import InProcessGrid, lay_out
+from tests.in_process import InProcessGrid
 from tests.server.studies import Broken, Study, breaks_after, origin, outcomes
 
 SITES = [f"hospital_{number}" for number in (1, 2, 3, 4)]
@@ -114,15 +115,8 @@ def test_a_quorum_above_what_is_drawn_is_refused_when_the_file_is_read() -> None
 
 
 @pytest.fixture(scope="module")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hospitals") / "run"
-    assert lay_out(folder, 4, stays=40) == SITES
-    return folder
-
-
-@pytest.fixture
-def study(hospitals: Path, tmp_path: Path) -> Study:
-    return Study(hospitals, tmp_path / "run")
+def hospitals(small_hospitals: Callable[[int], Path]) -> Path:
+    return small_hospitals(4)
 
 
 def test_the_drawn_train_and_all_others_are_told_of(study: Study) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.in_process import lay_out
 from tests.server.algorithms.runs import STRATEGIES, Ran, carry
 
 
 @pytest.fixture(scope="session")
-def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("laid-out") / "run"
-    lay_out(folder, 3, stays=40)
-    return folder
+def laid_out(small_hospitals: Callable[[int], Path]) -> Path:
+    return small_hospitals(3)
 
 
 @pytest.fixture(scope="session")

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.in_process import lay_out
 from tests.server.private.asking import NOISE, ROUNDS
 from tests.server.studies import Study
 
 
 @pytest.fixture(scope="session")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hospitals") / "run"
-    lay_out(folder, 2, stays=40)
-    return folder
-
-
-@pytest.fixture
-def study(hospitals: Path, tmp_path: Path) -> Study:
-    return Study(hospitals, tmp_path / "run")
+def hospitals(small_hospitals: Callable[[int], Path]) -> Path:
+    return small_hospitals(2)
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
+import time
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
 _LIMIT = 1 << 30
+PAUSE_S = 5.0
+"""Between two releases: what was handed back has to be asked for, and zeroed, again."""
+_last = -math.inf
 
 
 def reuse_memory() -> bool:
@@ -26,8 +31,14 @@ def reuse_memory() -> bool:
 
 
 def release_memory() -> bool:
-    """Hand memory that is free but kept back to the system; True if some was. Call between tasks."""
-    if sys.platform != "linux":
+    """Hand memory that is free but kept back to the system; True if some was. Call between tasks.
+
+    Does so at most once in `PAUSE_S`: short tasks would otherwise spend a fifth of their time on pages
+    that the one before has just given back.
+    """
+    global _last  # noqa: PLW0603 (as much the process's own as its heap)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is None or time.monotonic() < _last + PAUSE_S:
         return False
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return trim is not None and bool(trim(0))
+    _last = time.monotonic()
+    return bool(trim(0))

@@ -51,10 +51,10 @@ def pack(record: BaseModel, weights: Weights | None = None, examples: int | None
     """Flower content for `record`, weights joined; they keep their names, order, shapes and dtypes."""
     content = RecordDict({CONFIG: pack_config(record)})
     if weights is not None:
-        content[ARRAYS] = pack_weights(weights)
+        content = _with_joined(content, weights)
     if examples is not None:
         content[METRICS] = MetricRecord({WEIGHT: examples})
-    return joined(content)
+    return content
 
 
 def pack_config(record: BaseModel) -> ConfigRecord:
@@ -69,17 +69,7 @@ def pack_weights(weights: Weights) -> ArrayRecord:
 def joined(content: RecordDict) -> RecordDict:
     """The same content with all arrays of one dtype as a single one; without arrays, as it is."""
     weights = unpack_weights(content)
-    if not weights:
-        return content
-    parts: dict[str, list[NDArray[np.generic]]] = {}
-    layout = []
-    for name, array in weights.items():
-        kind = array.dtype.name
-        layout.append((name, kind, array.shape))
-        parts.setdefault(kind, []).append(np.ravel(array))
-    config = ConfigRecord({**_config_of(content), LAYOUT: json.dumps(layout)})
-    whole = pack_weights({kind: np.concatenate(arrays) for kind, arrays in parts.items()})
-    return RecordDict({**content, CONFIG: config, ARRAYS: whole})
+    return _with_joined(content, weights) if weights else content
 
 
 def named(content: RecordDict) -> RecordDict:
@@ -166,6 +156,19 @@ _UNREADABLE = (
     MemoryError,  # more announced than there is room for
     RecursionError,
 )
+
+
+def _with_joined(content: RecordDict, weights: Weights) -> RecordDict:
+    parts: dict[str, list[NDArray[np.generic]]] = {}
+    layout = []
+    for name, given in weights.items():
+        array = np.asarray(given)
+        kind = array.dtype.name
+        layout.append((name, kind, array.shape))
+        parts.setdefault(kind, []).append(np.ravel(array))
+    whole = pack_weights({kind: np.concatenate(arrays) for kind, arrays in parts.items()})
+    config = ConfigRecord({**_config_of(content), LAYOUT: json.dumps(layout)})
+    return RecordDict({**content, CONFIG: config, ARRAYS: whole})
 
 
 def _config_of(content: RecordDict) -> ConfigRecord:

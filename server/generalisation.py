@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from hymate.data.vocabulary import Vocabulary
 from hymate.protocol import Detail, ModelKind
 from server.comparison_phases import (
     Differences,
@@ -17,9 +18,9 @@ from server.comparison_phases import (
     shares_another,
 )
 from server.leave_one_out import LeftOut, leave_each_out
-from server.phases import Agreement
-from server.pooled_training import simulated_data, train_pooled
-from server.run import Run
+from server.phases import Agreement, weights_of
+from server.pooled_training import pooled_windows, simulated_data, train_pooled
+from server.run import Run, Weights
 from server.scoring_phases import OwnModels, train_alone
 from server.training_phases import Trained
 
@@ -63,12 +64,7 @@ def generalise(
         shared = score_shared(run, vocabulary, trained.tuned, detail)
     if asked.pooled_baseline:
         run.begin("pooled")
-        pooled = score_pooled(
-            run,
-            vocabulary,
-            lambda: train_pooled(run.study, vocabulary, simulated_data(run.folder), run.folder / "pooled"),
-            detail,
-        )
+        pooled = score_pooled(run, vocabulary, lambda: _pooled_weights(run, vocabulary), detail)
     if asked.cross_site_matrix:
         run.begin("matrix")
         matrix = score_matrix(run, vocabulary, own, detail, trained.first)
@@ -81,3 +77,8 @@ def generalise(
         run.begin("compare")
         found = replace(found, compared=compare_models(run, kinds))
     return found
+
+
+def _pooled_weights(run: Run, vocabulary: Vocabulary) -> Weights:
+    windows = pooled_windows(run.study, vocabulary, simulated_data(run.folder))
+    return weights_of(train_pooled(run.study, vocabulary, windows, run.folder / "pooled").model)

@@ -20,11 +20,13 @@ from server.run import Finetuned, Run, Weights
 from server.scoring_phases import tuning_figures
 from server.secure_phases import train_round
 from server.study import StudyConfig
+from server.training_round import Folded
 from strategies.base import Algorithm
 from strategies.registry import make_algorithm
 from strategies.screening import LengthCheck
 
-PHASES: tuple[Literal["pretrain", "finetune"], ...] = ("pretrain", "finetune")
+Phase = Literal["pretrain", "finetune"]
+PHASES: tuple[Phase, ...] = ("pretrain", "finetune")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,6 @@ def train(run: Run, vocabulary: Vocabulary) -> Trained:
 def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
     """Masked forecasting over `pretrain.rounds` rounds; returns the last round's weights."""
     study = run.study
-    strategy = study.strategy.of("pretrain")
     algorithm = _algorithm(run, "pretrain")
     saved = run.checkpoints.latest("pretrain")
     lengths = LengthCheck(_norm_factor(study), saved.facts["lengths"] if saved else None)
@@ -60,26 +61,15 @@ def pretrain(run: Run, vocabulary: Vocabulary, weights: Weights) -> Weights:
         algorithm.restore(saved.strategy)
     for number in range(done + 1, study.pretrain.rounds + 1):
         request = PretrainRequest(
-            **run.training(vocabulary),
-            round=number,
-            pretrain=study.pretrain,
-            strategy=strategy,
-            **_noise(study),
-            best_round=number - 1,
+            **_round(run, vocabulary, "pretrain", number, best_round=number - 1), pretrain=study.pretrain
         )
         done_round = train_round(run, algorithm, Action.PRETRAIN, request, weights, lengths)
         weights = done_round.weights
         run.journal.metric(
             "pretrain",
             "round",
-            round=number,
-            rounds=study.pretrain.rounds,
-            loss=done_round.loss,
+            **_told(done_round, number, study.pretrain.rounds),
             forecast_error=done_round.forecast_error,
-            slowest_s=done_round.slowest_s,
-            training_s=done_round.training_s,
-            bytes_down=done_round.bytes_down,
-            bytes_up=done_round.bytes_up,
         )
         run.complete(
             "pretrain", number, {"lengths": lengths.state}, weights=weights, strategy=algorithm.state()
@@ -95,21 +85,19 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
     round are: scores of one set of sites and of another say nothing about which weights are better.
     """
     study = run.study
-    strategy = study.strategy.of("finetune")
     algorithm = _algorithm(run, "finetune")
     samples = run.federation.draw("finetune", 1, study.seed, algorithm.fewest()).samples
     stopping = EarlyStopping(study.finetune.patience)
     balance = study.finetune.weight_of_positives(positive_weight(run.federation.descriptions))
     best, best_round, done, ended = weights, 0, 0, False
     tuning: ScoreCells | None = None
-    lengths = LengthCheck(_norm_factor(study))
     saved = run.checkpoints.latest("finetune")
+    lengths = LengthCheck(_norm_factor(study), saved.facts["lengths"] if saved else None)
     if saved is not None:
         facts = saved.facts
         done, weights, best = saved.number, saved.weights, saved.best
         balance, best_round, ended = facts["balance"], facts["best_round"], facts["ended"]
         tuning = Cells.model_validate(facts["tuning"]).arrays() if facts.get("tuning") else None
-        lengths = LengthCheck(_norm_factor(study), facts["lengths"])
         stopping.restore(facts["stopping"])
         algorithm.restore(saved.strategy)
 
@@ -126,13 +114,9 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
 
     while not ended and not stopping.exhausted and done < study.finetune.rounds:
         request = FinetuneRequest(
-            **run.training(vocabulary),
-            round=done + 1,
+            **_round(run, vocabulary, "finetune", done + 1, best_round=best_round),
             finetune=study.finetune,
             positive_weight=balance,
-            strategy=strategy,
-            **_noise(study),
-            best_round=best_round,
         )
         received = weights
         scored = tuning_figures(run, vocabulary, weights, done) if samples else None
@@ -146,14 +130,8 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
         run.journal.metric(
             "finetune",
             "round",
-            round=done,
-            rounds=study.finetune.rounds,
-            loss=done_round.loss,
-            slowest_s=done_round.slowest_s,
-            training_s=done_round.training_s,
+            **_told(done_round, done, study.finetune.rounds),
             best=best_round,
-            bytes_down=done_round.bytes_down,
-            bytes_up=done_round.bytes_up,
             **_tuning(figures),
         )
         complete(ended=stopping.exhausted)
@@ -179,7 +157,7 @@ def positive_weight(descriptions: list[SiteDescription]) -> float:
     return (stays - positives) / positives if positives else 1.0
 
 
-def _algorithm(run: Run, phase: Literal["pretrain", "finetune"]) -> Algorithm:
+def _algorithm(run: Run, phase: Phase) -> Algorithm:
     """The phase's algorithm, under the coordinator's noise where the study asks for it."""
     study = run.study
     algorithm = make_algorithm(study.strategy.of(phase))
@@ -195,6 +173,30 @@ def _norm_factor(study: StudyConfig) -> float:
     if isinstance(study.privacy, CentralPrivacyConfig):
         return math.inf
     return study.participation.norm_factor
+
+
+def _round(run: Run, vocabulary: Vocabulary, phase: Phase, number: int, *, best_round: int) -> dict[str, Any]:
+    """The fields of `protocol.RoundRequest`."""
+    return {
+        **run.training(vocabulary),
+        "round": number,
+        "strategy": run.study.strategy.of(phase),
+        **_noise(run.study),
+        "best_round": best_round,
+    }
+
+
+def _told(done: Folded, number: int, rounds: int) -> dict[str, Any]:
+    """What the journal says of a round of either phase."""
+    return {
+        "round": number,
+        "rounds": rounds,
+        "loss": done.loss,
+        "slowest_s": done.slowest_s,
+        "training_s": done.training_s,
+        "bytes_down": done.bytes_down,
+        "bytes_up": done.bytes_up,
+    }
 
 
 def _noise(study: StudyConfig) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from flwr.app import Message
 from benchmarks.strategies.attacks import tampered
 from benchmarks.strategies.figures import Figures, figures_of
 from benchmarks.strategies.grid import LocalGrid, virtual_time
-from benchmarks.strategies.pooled import train_pooled
+from benchmarks.strategies.pooled import figures_of_pooled
 from benchmarks.strategies.processor_time import FILE
 from benchmarks.strategies.runs import FIGURES
 from hymate.data.output import fresh_folder
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = path.with_suffix("")
     try:
         if job["kind"] == "pooled":
-            figures = train_pooled(study, folder)
+            figures = figures_of_pooled(study, folder)
         elif job["kind"] == "pretraining":
             figures = _pretrain(study, folder, Path(job["caches"]))
         else:

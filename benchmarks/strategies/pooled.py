@@ -12,31 +12,25 @@ from benchmarks.strategies.figures import Figures, scores_of
 from benchmarks.strategies.processor_time import ProcessorTime
 from hymate.data.meds import MedsDataset
 from hymate.data.pooling import pool_data
-from hymate.data.store import prepare_store
 from hymate.evaluate.histograms import count_scores
 from hymate.evaluate.metrics import auroc, average_precision
 from hymate.protocol import Cells, ScoreReport
-from hymate.train.alone import Progress, train_alone
+from hymate.train.alone import Progress
 from hymate.train.scoring import labelled, score
 from hymate.train.target import Tuning
-from server.phases import first_model
+from server.pooled_training import train_pooled
 from server.study import StudyConfig
 
 
-def train_pooled(study: StudyConfig, folder: Path) -> Figures:
-    """Train on all sites' stays as one site would by itself, and score each site's held-out stays.
+def figures_of_pooled(study: StudyConfig, folder: Path) -> Figures:
+    """Train on all sites' stays, as `server.pooled_training` has it, and score each site's held-out stays.
 
-    The vocabulary is that of the federation, which is merged from the same statistics, and the model
-    begins with the same weights. An epoch sees every stay once, as a round of the federation does; the
-    optimiser takes as many steps in it as the sites of a round take together.
+    The vocabulary is that of the federation, which is merged from the same statistics.
     """
     assert study.simulation is not None
     assert study.simulation.sites is not None  # the job names them
-    folder.mkdir(parents=True, exist_ok=True)
     sites = study.simulation.sites
     pooled = pool_data([*sites.values()], study.task, study.vocabulary)
-    store = prepare_store(folder / "store", pooled.windows, pooled.vocabulary, study.task)
-    model = first_model(study, pooled.vocabulary)
     processor, last = ProcessorTime(folder), [time.process_time()]
 
     def spent(progress: Progress) -> None:
@@ -44,19 +38,16 @@ def train_pooled(study: StudyConfig, folder: Path) -> Figures:
         processor.add(progress.phase, now - last[0])
         last[0] = now
 
-    state = folder / "state.safetensors"
-    result = train_alone(
-        store, model, study.pretrain, study.finetune, study.seed, state=state, on_progress=spent
-    )
-    rows = labelled(store, "held_out")
-    scores, labels = score(model, store, rows, 64), store.label[rows].astype(np.float64)
+    trained = train_pooled(study, pooled.vocabulary, pooled.windows, folder, on_progress=spent)
+    store, rows = trained.store, labelled(trained.store, "held_out")
+    scores, labels = score(trained.model, store, rows, 64), store.label[rows].astype(np.float64)
     home = store.subject_id[rows]
     reports = {}
     for name, path in sites.items():
         subjects = MedsDataset.open(path).splits()["subject_id"].to_numpy()
         here = np.isin(home, subjects)
         reports[name] = report(labels[here], scores[here])
-    rounds = [progress.tuning for progress in result.rounds if progress.phase == "finetune"]
+    rounds = [progress.tuning for progress in trained.rounds if progress.phase == "finetune"]
     return Figures(
         held_out=scores_of(reports),
         criteria=(None, *(_criterion(tuning) for tuning in rounds)),

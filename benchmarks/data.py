@@ -160,7 +160,7 @@ def answer_all(root: Path, cache: Path, keep_windows: bool) -> Figures:
         vocabulary = build_vocabulary({"site": statistics}, VocabularyConfig())
         request = PrepareRequest(task=task, vocabulary=vocabulary.to_json(), vocabulary_hash=vocabulary.hash)
         ask("store", lambda: queries.prepare(site, request))
-    store, _ = queries.agreed_store(site, task, vocabulary.hash)
+    store, _ = agreed.agreed_store(site, task, vocabulary.hash)
     return {
         "prepare_s": sum(float(wall) for wall, _ in seconds.values()),
         "prepare_cpu_s": sum(float(cpu) for _, cpu in seconds.values()),
@@ -177,17 +177,17 @@ def answer_all(root: Path, cache: Path, keep_windows: bool) -> Figures:
 
 def open_once(root: Path, cache: Path, vocabulary_hash: str) -> Figures:
     """Milliseconds to open the store, and to do what every training message does before it trains."""
-    from client import queries
+    from client import agreed
     from client.site import SiteConfig
     from hymate.data.store import open_store
 
     site, task = SiteConfig(name="site", data=root, cache=cache), TaskConfig(name=TASK)
-    path = queries.store_path(site, task, vocabulary_hash)
+    path = agreed.store_path(site, task, vocabulary_hash)
     dataset = json.loads((path / "store.json").read_text(encoding="utf-8"))["dataset"]
     began = clocks()
     open_store(path, dataset=dataset, vocabulary_hash=vocabulary_hash, task=task)
     opened = clocks()
-    queries.agreed_store(site, task, vocabulary_hash)
+    agreed.agreed_store(site, task, vocabulary_hash)
     open_ms, message_ms = (opened - began) * 1e3, (clocks() - opened) * 1e3
     return {
         "open_ms": float(open_ms[0]),
@@ -201,13 +201,13 @@ def iterate(root: Path, cache: Path, vocabulary_hash: str, repetitions: int) -> 
     """Triplets per second of each kind of epoch over the training stays, and the share of padding."""
     import torch
 
-    from client import queries
+    from client import agreed
     from client.site import SiteConfig
     from hymate.data.batching import evaluation_batches, forecast_batches, training_batches
 
     torch.set_num_threads(1)
     site, task = SiteConfig(name="site", data=root, cache=cache), TaskConfig(name=TASK)
-    store, _ = queries.agreed_store(site, task, vocabulary_hash)
+    store, _ = agreed.agreed_store(site, task, vocabulary_hash)
     rows, rng = store.rows("train"), np.random.default_rng(0)
     kinds: dict[str, Callable[[], Iterator[Any]]] = {
         "pretrain": lambda: (batch.input for batch in forecast_batches(store, rows, PretrainConfig(), rng)),

@@ -18,7 +18,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from hymate.protocol import EvaluateRequest, MaskedReply
 from hymate.secure_config import SecureAggregationConfig
 from hymate.secure_protocol import Terms
 from server.secure_session import SecureSession
+from server.training_round import array_bytes
 from strategies.base import Arrays
 from strategies.secure.contents import Rings, SiteRound, round_of, round_vector, sizes
 from strategies.secure.ring import Vector
@@ -61,9 +62,9 @@ class Meter:
 
     def message(self, name: str, content: RecordDict) -> RecordDict:
         """Count a message's content."""
-        arrays = content.array_records.get(ARRAYS, {})
         self.bytes[name] += len(str(content.config_records[CONFIG]["json"]))
-        self.bytes[name] += sum(len(array.data) for array in arrays.values())
+        if ARRAYS in content.array_records:
+            self.bytes[name] += array_bytes(content)
         return content
 
 
@@ -152,7 +153,7 @@ def _moved(shared: Arrays, seed: int) -> Arrays:
     """Weights after a round that moved each by a few thousandths."""
     draw = np.random.default_rng(seed)
     return {
-        name: (array + draw.normal(0, 2e-3, array.shape)).astype(array.dtype)
+        name: np.add(array, draw.normal(0, 2e-3, array.shape)).astype(array.dtype)
         for name, array in shared.items()
     }
 
@@ -162,7 +163,7 @@ def _distance(found: Arrays, updates: list[Arrays]) -> float:
     return max(float(np.abs(found[name] - mean).max()) for name, mean in means.items())
 
 
-def table(rounds: list[Mapping[str, Any]]) -> str:
+def table(rounds: Sequence[Mapping[str, Any]]) -> str:
     """The result for reading."""
     return "\n".join(f"{name:28}" + "".join(f"{one[name]:16,.6g}" for one in rounds) for name in rounds[0])
 

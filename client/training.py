@@ -86,10 +86,10 @@ def pretrain(
 def finetune(
     site: SiteConfig, request: FinetuneRequest, model: HyMaTE, store: TripletStore, beside: Weights
 ) -> tuple[TrainReply, Arrays]:
-    """Score of the weights received on tuning, then this round's epochs on the label."""
+    """Score of the weights received on tuning, where it is wanted, then this round's epochs on the label."""
     strategist = Strategist(site, request, model, beside)
     noise = noise_of(site, request, model, store)
-    received = report_on(strategist.own_model, store, "tuning", site.policy)
+    received = report_on(strategist.own_model, store, "tuning", site.policy) if request.score else None
     done = strategist.train(
         training_of(request, store, noise),
         lambda: label_error(model, store, request.positive_weight),

@@ -218,6 +218,8 @@ class FinetuneRequest(RoundRequest):
     finetune: FinetuneConfig
     positive_weight: float
     """Negatives per positive over all sites' training stays."""
+    score: bool = True
+    """Whether the reply reports on the weights received; not where all sites were asked for that before."""
 
 
 class Detail(Frozen):

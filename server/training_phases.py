@@ -117,6 +117,7 @@ def finetune(run: Run, vocabulary: Vocabulary, weights: Weights) -> Finetuned:
             **_round(run, vocabulary, "finetune", done + 1, best_round=best_round),
             finetune=study.finetune,
             positive_weight=balance,
+            score=not samples,
         )
         received = weights
         scored = tuning_figures(run, vocabulary, weights, done) if samples else None

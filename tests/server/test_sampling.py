@@ -12,9 +12,11 @@ import pytest
 from flwr.app import Error, Message
 from pydantic import ValidationError
 
+from hymate.protocol import TrainReply
 from server.participation import ParticipationConfig
 from server.rounds import StudyFailure
 from server.sampling import Draw
+from strategies.wire import unpack
 from tests.in_process import InProcessGrid
 from tests.server.studies import Broken, Study, breaks_after, origin, outcomes
 
@@ -136,15 +138,26 @@ def test_the_drawn_train_and_all_others_are_told_of(study: Study) -> None:
     assert len(report["sites"]) == 4  # held-out figures are of all
 
 
+def scores_of_rounds(study: Study) -> list[bool]:
+    """Of each reply in fine-tuning: whether it reports on the weights received."""
+    return [
+        unpack(reply.content, TrainReply).received is not None
+        for reply in study.grid.replies
+        if reply.metadata.message_type == "train.finetune"
+    ]
+
+
 def test_tuning_scores_are_of_all_sites_whoever_was_drawn(
     study: Study, hospitals: Path, tmp_path: Path
 ) -> None:
     """Round 1 of fine-tuning starts from the same weights in both: the score must be the same, too."""
     study.run(rounds=(0, 2), participation={"sample": 1})
     assert study.asked("evaluate.score") == 4 * (2 + 1 + 1)  # both rounds, the last weights, held out
+    assert scores_of_rounds(study) == [False, False]  # the drawn site has told its own with the others
     whole = Study(hospitals, tmp_path / "whole")
     whole.run(rounds=(0, 2))
     assert whole.asked("evaluate.score") == 4 * (1 + 1)
+    assert scores_of_rounds(whole) == [True] * 8
     first, other = study.metrics("finetune")[0], whole.metrics("finetune")[0]
     assert first["tuning_auroc"] == other["tuning_auroc"]
     assert first["tuning_auprc"] == other["tuning_auprc"]

@@ -22,9 +22,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client.journal import Event, note
-from client.policy import check_left_out, check_masked, check_noise, check_study, check_task
+from client.policy import check_left_out, check_masked, check_noise, check_study, check_task, check_told
 from client.round_limit import count_round
-from client.run_kind import demand_no_noise, demand_same_kind
+from client.run_kind import demand_no_noise, demand_noisy_figures, demand_same_kind
 from client.site import SiteConfig, load_site
 from hymate.errors import InputFault
 from hymate.ops.allocator import release_memory, reuse_memory
@@ -141,7 +141,9 @@ def _fix_threads(site: SiteConfig) -> None:
 def describe(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import queries
 
-    return pack(queries.describe(site, unpack(content, DescribeRequest)))
+    request = unpack(content, DescribeRequest)
+    check_told(site, noisy=request.noisy is not None)
+    return pack(queries.describe(site, request))
 
 
 @app.query("statistics")
@@ -149,7 +151,9 @@ def describe(site: SiteConfig, content: RecordDict) -> RecordDict:
 def statistics(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import queries
 
-    return pack(queries.statistics(site, unpack(content, StatisticsRequest)))
+    request = unpack(content, StatisticsRequest)
+    check_told(site, noisy=request.noisy is not None)
+    return pack(queries.statistics(site, request))
 
 
 @app.query("prepare")
@@ -157,7 +161,9 @@ def statistics(site: SiteConfig, content: RecordDict) -> RecordDict:
 def prepare(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import queries
 
-    return pack(queries.prepare(site, unpack(content, PrepareRequest)))
+    request = unpack(content, PrepareRequest)
+    check_told(site, noisy=request.noisy is not None)
+    return pack(queries.prepare(site, request))
 
 
 def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, arrays: Weights) -> RecordDict:
@@ -169,6 +175,7 @@ def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, ar
     check_task(site, request.task)
     check_left_out(site, request.left_out)
     check_noise(site, noisy=request.privacy.mode == "dp-sgd")
+    check_told(site, noisy=request.privacy.dp_statistics)
     check_masked(site, masked=request.secure is not None)
     demand_same_kind(site, request)
     _fix_threads(site)
@@ -234,6 +241,7 @@ def alone(site: SiteConfig, content: RecordDict) -> RecordDict:
     request = unpack(content, AloneRequest)
     check_study(site, request.study, request.run)
     check_noise(site, noisy=False)  # its figures are of a model trained without
+    check_told(site, noisy=False)
     demand_no_noise(site, request)
     _fix_threads(site)
     model, store = training.received_model(site, request, unpack_weights(content))
@@ -241,14 +249,19 @@ def alone(site: SiteConfig, content: RecordDict) -> RecordDict:
 
 
 def asked_about(
-    site: SiteConfig, request: EvaluateRequest, content: RecordDict
+    site: SiteConfig, request: EvaluateRequest, content: RecordDict, *, noisy: bool
 ) -> tuple[HyMaTE, TripletStore]:
-    """The model that a question is about, as this site uses it, and the site's stays; the question counts."""
+    """The model that a question is about, as this site uses it, and the site's stays; the question counts.
+
+    `noisy`: the answer will be.
+    """
     from client import evaluation, training
     from client.local_round import own_model
     from client.question_limit import check_question
 
     check_study(site, request.study, request.run)
+    check_told(site, noisy=noisy)
+    demand_noisy_figures(site, request, noisy)
     _fix_threads(site)
     model, store = training.received_model(site, request, unpack_weights(content))
     model = own_model(site, request, model)
@@ -265,7 +278,7 @@ def evaluate(site: SiteConfig, content: RecordDict) -> RecordDict:
     request = unpack(content, EvaluateRequest)
     if request.keep is not None:
         check_study(site, request.study, request.keep.run)
-    model, store = asked_about(site, request, content)
+    model, store = asked_about(site, request, content, noisy=request.noise_multiplier is not None)
     if request.personal is not None and request.split == "held_out":
         keep_own_model(site, request, model)
     if request.secure is not None:
@@ -288,7 +301,7 @@ def recalibrate(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import evaluation
 
     request = unpack(content, RecalibrateRequest)
-    model, store = asked_about(site, request, content)
+    model, store = asked_about(site, request, content, noisy=False)
     return pack(evaluation.recalibrate(site, request, model, store))
 
 
@@ -299,5 +312,7 @@ def compare(site: SiteConfig, content: RecordDict) -> RecordDict:
 
     request = unpack(content, CompareRequest)
     check_study(site, request.study, request.run)
+    check_told(site, noisy=False)
+    demand_noisy_figures(site, request, noisy=False)
     check_task(site, request.task)
     return pack(kept_scores.compare(site, request))

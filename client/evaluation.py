@@ -54,11 +54,16 @@ class ScoredSplit:
         return self.store.subject_id[self.rows]
 
 
+def rows_of(store: TripletStore, split: str) -> NDArray[np.int64]:
+    """The labelled stays of a split, in their order."""
+    return np.sort(np.concatenate([labelled(store, part) for part in PARTS.get(split, (split,))]))
+
+
 def scored_split(
     model: HyMaTE, store: TripletStore, split: str, policy: Policy, batch_size: int = 64
 ) -> ScoredSplit | ScoreReport:
     """The stays and their scores; where a class is too small to name, the report that says no more."""
-    rows = np.sort(np.concatenate([labelled(store, part) for part in PARTS.get(split, (split,))]))
+    rows = rows_of(store, split)
     labels = store.label[rows].astype(np.float64)
     positives = int(labels.sum())
     nameable = publishable(positives, policy), publishable(labels.size - positives, policy)
@@ -126,8 +131,13 @@ def evaluate(site: SiteConfig, request: EvaluateRequest, model: HyMaTE, store: T
             "scores its training stays only under a model that left it out",
             "ask for held-out stays",
         )
-    found = scored_split(model, store, request.split, site.policy, request.batch_size)
-    report = told_and_kept(site, request.study, found, request.detail, request.keep)
+    if request.noise_multiplier is None:
+        found = scored_split(model, store, request.split, site.policy, request.batch_size)
+        report = told_and_kept(site, request.study, found, request.detail, request.keep)
+    else:
+        from client.noisy_figures import noisy_report  # Opacus is imported where noise is asked for
+
+        report = noisy_report(site, request, request.split, request.noise_multiplier, model, store)
     return EvaluateReply(site=site.name, split=request.split, report=report)
 
 

@@ -53,7 +53,7 @@ def start_of(site: SiteConfig, request: Frozen, *arrays: Weights, machine: str =
         request: as received: rates, epochs, model, strategy, all of it.
         arrays: weights received; what came beside them; what the site remembers and goes on from (moments
             of the optimiser, own layers, the strategy's memory). All of them, always in the same order.
-        machine: what else decides the last bits of sums.
+        machine: `machine_of`, where the reply holds what a model computes.
     """
     digest = hashlib.sha256()
 
@@ -72,6 +72,16 @@ def start_of(site: SiteConfig, request: Frozen, *arrays: Weights, machine: str =
             add(f"{name} {array.dtype.str} {array.shape}".encode())
             add(array.tobytes())
     return digest.hexdigest()
+
+
+def machine_of() -> str:
+    """What decides a sum's last bits beside the programs' versions: the same noise over other bits would
+    show a little of what it covers."""
+    import torch
+
+    from hymate.ops.selective_scan import describe_backend
+
+    return f"{describe_backend()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _canonical(content: dict[str, Any]) -> bytes:

@@ -16,14 +16,13 @@ from torch import Tensor, nn
 
 from client.agreed import fingerprint_of
 from client.ledger import Ledger
-from client.ledger_entry import Entry, Weights, start_of
+from client.ledger_entry import Entry, Weights, machine_of, start_of
 from client.local_round import Phase, phase_of
 from client.site import SiteConfig
 from client.solved_noise import solved_noise
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
-from hymate.ops.selective_scan import describe_backend
 from hymate.privacy.accounting import account
 from hymate.privacy.spend import SAMPLED_GAUSSIAN, Spend
 from hymate.protocol import Declaration, FinetuneRequest, NoisePlan, PretrainRequest, Spent
@@ -108,7 +107,7 @@ class NoisyRound:
                 run=request.run,
                 phase=self._phase,
                 round=request.round,
-                start=start_of(site, request, *arrays, machine=_machine()),
+                start=start_of(site, request, *arrays, machine=machine_of()),
                 vocabulary_hash=request.vocabulary_hash,
                 dataset=fingerprint_of(site, request.task),
                 spend=self._spend,
@@ -215,9 +214,3 @@ def _checked_plan(site: SiteConfig, request: PretrainRequest | FinetuneRequest) 
         raise InputFault(where, str(fault), "see docs/privacy.md") from None
     demand_under_noise(request.strategy, where)
     return plan
-
-
-def _machine() -> str:
-    """What decides a sum's last bits beside the programs' versions: the same noise over other bits would
-    show a little of what it covers."""
-    return f"{describe_backend()} {torch.backends.cpu.get_cpu_capability()}"

@@ -21,7 +21,7 @@ from hymate.train.noise import SecretNoise
 def noisy_splits(site: SiteConfig, request: DescribeRequest, windows: Windows) -> dict[str, SplitCounts]:
     """People by split, and those with the label; noise or not, no number below the site's minimum leaves."""
     assert request.noisy is not None  # whoever calls this has looked
-    draw = _charged(site, request, request.noisy, "describe")
+    draw = _charged_query(site, request, request.noisy, "describe")
     counts = noisy_counts(windows, request.noisy.noise_multiplier, draw)
     return {
         name: SplitCounts(
@@ -37,23 +37,29 @@ def noisy_code_statistics(
     """Statistics of the codes that the study lists."""
     noisy = request.noisy
     assert noisy is not None  # whoever calls this has looked
-    draw = _charged(site, request, noisy, "statistics")
+    draw = _charged_query(site, request, noisy, "statistics")
     return noisy_statistics(
         windows, units, noisy.codes, noisy.noise_multiplier, draw, mapping=request.mapping, site=site.name
     )
 
 
-def _charged(
+def charged(site: SiteConfig, entry: Entry) -> Draw:
+    """Enter a release in the ledger; the normal numbers that follow from the entry.
+
+    Raises:
+        InputFault: the site's budget or its ledger does not allow it.
+    """
+    noise = SecretNoise(Ledger(site).charge(entry))
+    return lambda count: noise.normal(count).numpy()
+
+
+def _charged_query(
     site: SiteConfig,
     request: DescribeRequest | StatisticsRequest,
     noisy: NoisyCounts,
     phase: Literal["describe", "statistics"],
 ) -> Draw:
-    """Enter the release in the ledger; the normal numbers that follow from the entry.
-
-    Raises:
-        InputFault: the site's policy, its budget or its ledger does not allow it.
-    """
+    """Raises `InputFault`, too, where the site's policy does not allow the study."""
     check_study(site, noisy.study)
     spend = Spend(SAMPLED_GAUSSIAN, 1.0, noisy.noise_multiplier, 1)
     entry = Entry(
@@ -66,5 +72,4 @@ def _charged(
         dataset=fingerprint_of(site, request.task),
         spend=spend,
     )
-    noise = SecretNoise(Ledger(site).charge(entry))
-    return lambda count: noise.normal(count).numpy()
+    return charged(site, entry)

@@ -35,6 +35,18 @@ def check_noise(site: SiteConfig, noisy: bool) -> None:
         )
 
 
+def check_told(site: SiteConfig, noisy: bool) -> None:
+    """Raise `InputFault` where the site tells of its data only with noise and this would be without."""
+    privacy = site.policy.privacy
+    if privacy is not None and privacy.demand_statistics and not noisy:
+        raise InputFault(
+            f"site {site.name}",
+            "its policy lets no count, statistic or figure leave without noise",
+            "ask with `privacy: {dp_statistics: true}`, or have the site change "
+            "`policy.privacy.demand_statistics`",
+        )
+
+
 def check_masked(site: SiteConfig, masked: bool) -> None:
     """Raise `InputFault` where the site's updates leave only as part of a sum and this one would not."""
     if site.policy.secure_aggregation.demand and not masked:
@@ -106,9 +118,11 @@ def _privacy_in_words(privacy: PrivacyPolicy | None) -> str:
     if privacy is None:
         return "privacy: no budget; rounds with and without noise are given"
     without = "never given" if privacy.demand else "given, and not counted"
+    exact = "never told" if privacy.demand_statistics else "told, and not counted"
     return (
         f"privacy: at most epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for all studies together; "
-        f"rounds without noise are {without}; what a study has cost is "
+        f"rounds without noise are {without}, counts and figures without noise {exact}; what a study has "
+        "cost is "
         f"{'told to its coordinator' if privacy.publish_epsilon else 'told to nobody'}"
     )
 

@@ -12,7 +12,7 @@ from client.site import SiteConfig
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.privacy_config import PrivacyConfig
-from hymate.protocol import AloneRequest, RoundRequest
+from hymate.protocol import AloneRequest, CompareRequest, EvaluateRequest, RoundRequest
 
 FILE = "privacy.json"
 
@@ -42,6 +42,17 @@ def demand_no_noise(site: SiteConfig, request: AloneRequest) -> None:
             f"site {site.name}",
             "trains nothing without noise for a study that asked for it",
             "set evaluation.local_baseline to false",
+        )
+
+
+def demand_noisy_figures(site: SiteConfig, request: EvaluateRequest | CompareRequest, noisy: bool) -> None:
+    """Raise `InputFault` where the run's noise covers figures of evaluation and these are wanted without."""
+    known = _known(site, request.study, request.run)
+    if not noisy and known is not None and PrivacyConfig.model_validate_json(known).dp_statistics:
+        raise InputFault(
+            f"site {site.name}",
+            "tells no figure without noise in a study with privacy.dp_statistics",
+            "run the same hymate-federated release at both ends",
         )
 
 

@@ -37,6 +37,9 @@ class PrivacyPolicy(Frozen):
     """The probability with which epsilon may not hold; well below one over the number of patients."""
     demand: bool = False
     """No update without noise ever leaves the site: studies without differential privacy are refused."""
+    demand_statistics: bool = False
+    """No count, statistic or figure of evaluation ever leaves without noise: studies without
+    `privacy.dp_statistics` are refused."""
     publish_epsilon: bool = False
     """Tell the coordinator with every round what its study has cost so far. That number follows from the
     number of training patients."""

@@ -25,6 +25,7 @@ from hymate.protocol import (
     FinetuneRequest,
     KeptScores,
     PretrainRequest,
+    ScoreReport,
     Training,
     TrainReply,
 )
@@ -72,7 +73,8 @@ def pretrain(
     strategist = Strategist(site, request, model, beside)
     noise = noise_of(site, request, model, store)
     received = None
-    if len(store.rows("tuning")) >= site.policy.min_cell:  # an error of few is an error of each
+    told = not request.privacy.dp_statistics and len(store.rows("tuning")) >= site.policy.min_cell
+    if told:  # an error of few is an error of each, and one of many is covered by no noise
         received = forecast_error(strategist.own_model, store, config, seed)
 
     def loss() -> float:
@@ -89,7 +91,7 @@ def finetune(
     """Score of the weights received on tuning, where it is wanted, then this round's epochs on the label."""
     strategist = Strategist(site, request, model, beside)
     noise = noise_of(site, request, model, store)
-    received = report_on(strategist.own_model, store, "tuning", site.policy) if request.score else None
+    received = _received(site, request, strategist.own_model, store) if request.score else None
     done = strategist.train(
         training_of(request, store, noise),
         lambda: label_error(model, store, request.positive_weight),
@@ -98,6 +100,15 @@ def finetune(
         noise,
     )
     return _reply(site, done, noise).model_copy(update={"received": received}), done.arrays
+
+
+def _received(site: SiteConfig, request: FinetuneRequest, model: HyMaTE, store: TripletStore) -> ScoreReport:
+    """How the weights received do on tuning stays, with noise where the study covers that with it."""
+    if not request.privacy.dp_statistics:
+        return report_on(model, store, "tuning", site.policy)
+    from client.noisy_figures import noisy_report
+
+    return noisy_report(site, request, "tuning", request.privacy.evaluation_noise, model, store)
 
 
 def training_of(

@@ -37,10 +37,13 @@ class PrivacyConfig(Frozen):
     arXiv 1905.03871). `ghost`: as flat, in two passes that never hold the gradients of several patients,
     for vocabularies whose tables are large."""
     dp_statistics: bool = False
-    """Sites describe their data, and tell statistics of codes, with noise too, and charge it. Codes are then
-    those of `vocabulary.plausible.codes`."""
+    """Sites describe their data, tell statistics of codes, and say how a model does on their stays with noise
+    too, and charge it. Codes are then those of `vocabulary.plausible.codes`."""
     statistics_noise: Positive = 4.0
-    """Noise multiplier of either."""
+    """Noise multiplier of description and statistics, each."""
+    evaluation_noise: Positive = 4.0
+    """Noise multiplier of each report: one of the tuning stays for every round of fine-tuning and one more
+    after the last, and one of the held-out stays."""
 
     @model_validator(mode="after")
     def _one_measure_of_noise(self) -> PrivacyConfig:

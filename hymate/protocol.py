@@ -262,6 +262,8 @@ class EvaluateRequest(GoingOn):
     """Where sites have weights of their own: the strategy of fine-tuning, and ..."""
     round: int = 0
     """... the round of it whose weights are scored."""
+    noise_multiplier: Positive | None = None
+    """Of the noise on the figures, which the site charges first; None: they are wanted as they are."""
 
 
 class RecalibrateRequest(EvaluateRequest):
@@ -336,10 +338,16 @@ class GroupReport(Frozen):
     others_variance: float | None = None
     own_fit: OwnFit | None = None
     cells: Cells
+    deviation: float | None = None
+    """As in `ScoreReport`."""
 
 
 class ScoreReport(Frozen):
-    """How well a model does on one split of one site, without any patient's score."""
+    """How well a model does on one split of one site, without any patient's score.
+
+    With noise (`deviation`) it is of people instead of stays, and all of it is made of the noisy counts
+    (`hymate.evaluate.noisy_cells`): no figure in it is exact.
+    """
 
     n: int | None
     """Labelled stays of the split; None where they are fewer than the site's minimum."""
@@ -363,6 +371,9 @@ class ScoreReport(Frozen):
     groups: dict[str, GroupReport] = Field(default_factory=dict)
     held_back: tuple[str, ...] = ()
     """Groups that the site has and does not tell, being small or giving away one that is."""
+    deviation: float | None = None
+    """Standard deviation of the noise on each class's number of people in each of the agreed cells; None:
+    there is none."""
 
 
 class TrainReply(Frozen):

@@ -116,10 +116,10 @@ def score_matrix(
 def compare_models(run: Run, kinds: Collection[ModelKind]) -> Differences:
     """Pair -> site -> how the two differ on its held-out stays; None where the site cannot say.
 
-    Where sites' reports are summed there is none: it would tell of a site alone.
+    Where sites' reports are summed, or noised, there is none: it would tell of a site alone, and exactly.
     """
     pairs = tuple(pair for pair in QUESTIONS if set(pair) <= set(kinds))
-    if not pairs or run.study.sums_reports:
+    if not pairs or not run.study.tells_sums_of_rows:
         return {}
     saved = run.checkpoints.latest("compare")
     if saved is not None:

@@ -101,9 +101,9 @@ def recalibrate(
     """The fits over the held-out stays that `reports` are of.
 
     Where too few sites answer, the study ends without slopes rather than without a report. Where sites'
-    reports are summed there is none: a site's sums would tell of it alone.
+    reports are summed, or noised, there is none: a site's sums would tell of it alone, and exactly.
     """
-    if run.study.sums_reports:
+    if not run.study.tells_sums_of_rows:
         return {}
     saved = run.checkpoints.latest("recalibrate")
     if saved is not None:

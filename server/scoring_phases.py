@@ -48,6 +48,7 @@ def score_whole(
         **run.training(vocabulary),
         split="held_out",
         detail=without_groups(detail),
+        noise_multiplier=run.study.evaluation_noise,
         keep=None if kind is None else KeptScores(run=run.id, kind=kind),
     )
     return reports_on(run, request, weights)
@@ -129,6 +130,7 @@ def scoring(
         "detail": detail,
         "personal": strategy if is_personal(strategy) else None,
         "round": server_round,
+        "noise_multiplier": run.study.evaluation_noise,
     }
 
 

@@ -5,12 +5,14 @@ Algorithms see one update, the weighted mean of all sites', which is all that th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 
 from hymate.evaluate.histograms import BINS
+from hymate.evaluate.noisy_cells import norm
 from hymate.protocol import Action, EvaluateRequest, RoundRequest, ScoreReport
 from server.roster import Roster
 from server.rounds import StudyFailure
@@ -94,7 +96,11 @@ def summed_reports(run: Run, request: EvaluateRequest, weights: Weights) -> dict
     )
     summed = run.federation.summed(work, config)
     with _usable(request.split):
-        return {ALL_SITES: summed_report(summed.total, summed.rings.sites, bins)}
+        report = summed_report(summed.total, summed.rings.sites, bins)
+    if request.noise_multiplier is not None:  # each site's own; there are no groups in a sum
+        deviation = request.noise_multiplier * norm(0) * math.sqrt(len(summed.replies))
+        report = report.model_copy(update={"deviation": deviation})
+    return {ALL_SITES: report}
 
 
 @contextmanager

@@ -109,6 +109,19 @@ class StudyConfig(Frozen):
         codes = self.vocabulary.plausible.codes
         return NoisyCounts(study=self.name, noise_multiplier=privacy.statistics_noise, codes=codes)
 
+    @property
+    def evaluation_noise(self) -> float | None:
+        """Multiplier of the noise on figures of evaluation; None: they are told as they are."""
+        privacy = self.privacy
+        if isinstance(privacy, CentralPrivacyConfig) or not privacy.dp_statistics:
+            return None
+        return privacy.evaluation_noise
+
+    @property
+    def tells_sums_of_rows(self) -> bool:
+        """Whether a site may tell what follows from its single scores: neither hidden in a sum nor noised."""
+        return not self.sums_reports and self.evaluation_noise is None
+
     @model_validator(mode="after")
     def _noisy_statistics_need_no_look(self) -> StudyConfig:
         if self.noisy_counts is None:
@@ -135,6 +148,11 @@ class StudyConfig(Frozen):
             raise ValueError(
                 "evaluation.local_baseline tells figures of models trained without noise; "
                 "set it to false under privacy.mode dp-sgd"
+            )
+        if self.evaluation_noise is not None and self.evaluation.pooled_baseline:
+            raise ValueError(
+                "evaluation.pooled_baseline tells figures of a model trained without noise; "
+                "set it to false under privacy.dp_statistics"
             )
         return self
 

@@ -18,8 +18,9 @@ Stays count as independent, but for a site's own AUROC, where those of one subje
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,9 +28,11 @@ from hymate.evaluate.cell_bootstrap import DRAWS, drawn_figures, with_interval
 from hymate.evaluate.delong import auroc_estimate, variance_from_cells
 from hymate.evaluate.estimates import Estimate, Z, exactly, share_between
 from hymate.evaluate.histograms import Bounded, ScoreCells, auroc_over_sites, average_precision, pool
+from hymate.evaluate.noisy_cells import redrawn, sums_of
 from hymate.evaluate.operating_point import confusion_at, min_se_ppv
 from hymate.evaluate.reliability import expected_calibration_error
 
+NOISE_DRAWS = 100
 AT_THRESHOLD = ("tpr", "fpr", "specificity", "ppv", "npv", "selection_rate")
 NAMES = (
     "auroc",
@@ -51,7 +54,8 @@ NAMES = (
 class Part:
     """Stays of one site, or of one group there. Sums are over stays; `..._squares` of the squared terms.
 
-    auroc, auroc_variance and average_precision are exact; None where not told.
+    auroc, auroc_variance and average_precision are exact; None where not told. `deviation` is that of
+    the noise on each number that the cells were made of (`hymate.evaluate.noisy_cells`); None: there is none.
     """
 
     cells: ScoreCells
@@ -63,6 +67,7 @@ class Part:
     auroc: float | None = None
     auroc_variance: float | None = None
     average_precision: float | None = None
+    deviation: float | None = None
 
     @property
     def positives(self) -> int:
@@ -112,6 +117,8 @@ def figures(
     found: dict[str, Estimate | None] = dict.fromkeys(NAMES)
     if not parts:
         return found
+    if any(part.deviation is not None for part in parts):
+        return _under_noise(parts, grid, fitted)
     n, positives = sum(part.n for part in parts), sum(part.positives for part in parts)
     if not n:
         return found
@@ -138,6 +145,37 @@ def figures(
     if fitted.intercept is not None:
         found["calibration_intercept"] = exactly(fitted.intercept, fitted.intercept_error)
     return found
+
+
+def _under_noise(parts: Sequence[Part], grid: Grid, fitted: Fitted) -> dict[str, Estimate | None]:
+    """The same of noisy counts: bounds are those of the counts as they were told, intervals go by how far
+    the figures move where stays are drawn and noise is added anew."""
+    told = figures([replace(part, deviation=None) for part in parts], grid, fitted, draws=0)
+    rng = np.random.default_rng(grid.seed)
+    drawn = [
+        figures([_drawn(part, grid, rng) for part in parts], grid, Fitted(), draws=0)
+        for _ in range(NOISE_DRAWS)
+    ]
+    return {
+        name: None if estimate is None else _moving(name, estimate, [each[name] for each in drawn])
+        for name, estimate in told.items()
+    }
+
+
+def _drawn(part: Part, grid: Grid, rng: np.random.Generator) -> Part:
+    cells = part.cells
+    if part.deviation is not None:
+        cells = redrawn(cells, part.deviation, grid.edges, grid.threshold_bin, rng)
+    return Part(cells, **sums_of(cells))
+
+
+def _moving(name: str, told: Estimate, drawn: Sequence[Estimate | None]) -> Estimate:
+    values = [each.value for each in drawn if each is not None]
+    if len(values) < 2:
+        return replace(told, interval=None)
+    reach = Z * statistics.stdev(values)
+    most = math.inf if name in ("log_loss", "observed_to_expected") else 1.0
+    return replace(told, interval=(max(0.0, told.bound[0] - reach), min(most, told.bound[1] + reach)))
 
 
 def undefined(parts: Sequence[Part]) -> str:

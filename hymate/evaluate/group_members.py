@@ -65,6 +65,12 @@ def crossed(first: Members, second: Members) -> Members:
     return Members(names, np.where((first.group < 0) | (second.group < 0), -1, group))
 
 
+def without_several(found: Members) -> Members:
+    """The same, where who has several codes is in no group: that somebody has follows from the data."""
+    names = tuple(name for name in found.names if not name.endswith(f"//{SEVERAL}"))
+    return Members(names, np.where(found.group < len(names), found.group, -1))
+
+
 def _by_code(store: StaticRows, stay: NDArray[np.int64], wanted: str) -> tuple[list[str], NDArray[np.int64]]:
     codes, stays = store.header.static_codes, len(store.static_offset) - 1
     if wanted in codes:

@@ -73,6 +73,9 @@ class SitePerformance(Described):
     """Predicted against observed, in tenths of predicted risk."""
     held_back: tuple[str, ...] = ()
     """Groups that the site did not tell."""
+    deviation: float | None = None
+    """Standard deviation of the noise on each class's number of people in each of the agreed cells; null:
+    figures are without noise."""
 
 
 class PooledPerformance(Described):
@@ -287,6 +290,8 @@ class Privacy(Content):
     """Of the updates' lengths, which adaptive clipping follows under mode central."""
     unit: str = "patient"
     """Of whom epsilon speaks: patient, or site under mode central."""
+    dp_statistics: bool = False
+    """Whether counts, statistics of codes and figures of evaluation are noised, too."""
     sites: dict[str, SitePrivacy]
 
 

@@ -252,6 +252,8 @@ def limits(report: Report) -> list[str]:
         found.append("Updates left the hospitals without noise: no bound on what they tell of one patient.")
     elif report.privacy.mode == "central":
         found.append("The mean of the updates was noised at the coordinator, who saw each as it was.")
+    elif report.privacy.dp_statistics:
+        found.append("Updates, statistics and all figures here were noised: none is what the patients gave.")
     else:
         found.append("Updates were noised; figures of evaluation, statistics of codes and counts were not.")
     found.append("The model was not tried in care: no figure here says what its use would change.")

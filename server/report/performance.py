@@ -45,9 +45,12 @@ def part_of(report: ScoreReport | GroupReport) -> Part | None:
         squared_error_squares=squares,
         log_loss_sum=log_loss,
         log_loss_squares=log_squares,
-        auroc=report.auroc,
+        auroc=report.auroc if report.deviation is None else None,
         auroc_variance=report.auroc_variance,
-        average_precision=report.auprc if isinstance(report, ScoreReport) else None,
+        average_precision=report.auprc
+        if isinstance(report, ScoreReport) and report.deviation is None
+        else None,
+        deviation=report.deviation,
     )
 
 
@@ -116,7 +119,11 @@ def across_sites(parts: Sequence[Part]) -> dict[str, Any] | None:
 def _site(report: ScoreReport, part: Part | None, grid: Grid) -> dict[str, Any]:
     if part is None:
         return {"n": report.n, "positives": report.positives, "figures": None, "note": TOO_FEW}
-    return {**_described([part], grid, fitted_of(report.own_fit)), "held_back": list(report.held_back)}
+    return {
+        **_described([part], grid, fitted_of(report.own_fit)),
+        "held_back": list(report.held_back),
+        "deviation": report.deviation,
+    }
 
 
 def _described(parts: Sequence[Part], grid: Grid, fitted: Fitted) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from client import cli
 from client.ledger import COUNT, FILE, Ledger
 from client.ledger_entry import Entry, start_of
 from client.ledger_report import in_words, summary_of
-from client.policy import check_noise
+from client.policy import check_noise, check_told
 from client.policy import in_words as policy_in_words
 from client.preflight.ledger import check_ledger
 from client.preflight.lines import Status, guarded
@@ -367,6 +367,17 @@ def test_the_policy_says_what_it_asks(tmp_path: Path) -> None:
     assert "at most epsilon 8 at delta 1e-05 for all studies together" in said[1]
     assert "without noise are given" in said[1]
     assert "without noise are never given" in said[2]
+
+
+def test_a_site_that_demands_noisy_figures_tells_none_without(tmp_path: Path) -> None:
+    privacy = PrivacyPolicy(epsilon=8.0, demand_statistics=True)
+    site = site_of(tmp_path).model_copy(update={"policy": Policy(privacy=privacy)})
+    assert any("figures without noise never told" in line for line in policy_in_words(site.policy))
+    check_noise(site, noisy=False)  # of updates it says nothing
+    check_told(site, noisy=True)
+    check_told(site_of(tmp_path, 8.0, True), noisy=False)
+    with pytest.raises(InputFault, match=r"no count, statistic or figure .*dp_statistics: true"):
+        check_told(site, noisy=False)
 
 
 def test_a_site_that_demands_noise_gives_nothing_without(tmp_path: Path) -> None:

@@ -47,6 +47,21 @@ STUDIES: dict[str, dict[str, Any]] = {
         "secure_aggregation": {"threshold": 2, "histograms": False},
     },
 }
+COVERED: dict[str, Any] = {
+    "privacy": {**NOISE, "dp_statistics": True, "statistics_noise": 0.02, "evaluation_noise": 0.02},
+    "vocabulary": {
+        "plausible": {"codes": {"HR": {"low": 20, "high": 200}, "GENDER//F": {}, "GENDER//M": {}}},
+        "min_count": 1,
+    },
+    "evaluation": {"groups": ["GENDER"]},
+}
+STUDIES["with noise, figures, too"] = COVERED
+EXACT = {
+    "TrainReply.received_error",
+    "ScoreReport.auroc_variance",
+    "ScoreReport.own_fit",
+    "GroupReport.auroc",
+}
 FIGURES = {"CompareReply", "EvaluateReply", "RecalibrateReply", "ScoreReport"}
 
 
@@ -66,7 +81,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Messa
                 (home / "site.yaml").write_text(yaml.safe_dump(content))
             file = run / "sites" / sites[0] / "site.yaml"
             site = yaml.safe_load(file.read_text())
-            site["policy"]["privacy"] = {"epsilon": 99.0, "publish_epsilon": True}
+            site["policy"]["privacy"] = {"epsilon": 1e9, "publish_epsilon": True}
             site["policy"]["share_own_model"] = True
             file.write_text(yaml.safe_dump(site))
             grid = InProcessGrid(run, sites)
@@ -111,6 +126,13 @@ def test_what_the_page_allows_does_leave_in_these_studies(sent: Callable[[str], 
         due = {name for name, words in said.items() if not words.startswith(NEVER)} - seldom
         due -= set() if noisy else {"MaskedReply.received"}  # of the other study with sums
         assert due <= found, sorted(due - found)
+
+
+def test_with_noise_on_figures_none_leaves_that_is_exact(sent: Callable[[str], list[Message]]) -> None:
+    found = set().union(*map(fields_of, sent("with noise, figures, too")))
+    assert {"ScoreReport.deviation", "GroupReport.deviation", "TrainReply.received"} <= found
+    assert not found & EXACT
+    assert not {field for field in found if field.split(".")[0] in {"RecalibrateReply", "CompareReply"}}
 
 
 def test_of_a_study_that_sums_no_update_and_no_figure_of_one_site_leaves(

@@ -91,7 +91,7 @@ def test_a_whole_study_with_noisy_counts(study: Study) -> None:
     site = load_site(study.folder / "sites" / "hospital_1" / "site.yaml")
     entries = [each.entry for each in Ledger(site).entries()]
     assert [(entry.phase, entry.spend.steps) for entry in entries[:2]] == [("describe", 1), ("statistics", 1)]
-    assert entries[2].phase == "finetune"
+    assert [entry.phase for entry in entries[2:]] == ["tuning", "finetune", "tuning", "held_out"]
     vocabulary = json.loads((study.folder / "vocabulary.json").read_text())
     names = {entry["code"] for entry in vocabulary["codes"] + vocabulary["static"]}
     assert names <= set(listed)

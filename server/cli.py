@@ -89,7 +89,7 @@ def simulate(
         study = load_study(config, tuple(overrides or ()))
     folder = out or Path("runs") / study.name
     notes = Console(stderr=True)
-    progress = Progress(folder, notes)
+    progress = Progress(folder, notes, resumed=resume)
     try:
         report = run_simulation(
             study,

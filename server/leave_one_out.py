@@ -68,14 +68,18 @@ def leave_each_out(run: Run, statistics: Mapping[str, SiteStatistics]) -> LeftOu
     """
     tested: dict[str, Tested] = {}
     gaps: dict[str, str] = {}
+    saved = run.checkpoints.latest("left_out")
+    done = saved.number if saved else 0
     for number, site in enumerate(statistics, start=1):
-        run.journal.metric("left_out", "site", site=site)
+        if number > done:
+            run.journal.metric("left_out", "site", site=site)
         try:
             tested[site] = leave_out(run, site, statistics)
         except (StudyFailure, InputFault) as fault:
             gaps[site] = str(fault)
             run.journal.metric("left_out", "note", text=f"no model without {site}: {fault}")
-        run.complete("left_out", number)
+        if number > done:
+            run.complete("left_out", number)
     return LeftOut(tested, gaps)
 
 

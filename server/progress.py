@@ -134,8 +134,10 @@ class DeploymentProgress:
 
 
 def describe(event: Mapping[str, Any], console: Console, began: float) -> None:
-    """One thing of `metrics.jsonl` in words."""
+    """One thing of `metrics.jsonl` in words; where a run goes on, `roll_back` has told already."""
     phase, kind = event["phase"], event["event"]
+    if phase == "resume":
+        return
     elapsed = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - began)).removeprefix("00:")
     if kind == "began":
         title = escape(TITLES.get(phase, phase))
@@ -145,9 +147,6 @@ def describe(event: Mapping[str, Any], console: Console, began: float) -> None:
             f"       {event['codes']} codes agreed, {event['dropped']} dropped, hash {event['hash'][:12]}",
             highlight=False,
         )
-    elif (phase, kind) == ("resume", "resumed"):
-        number = f" round {event['server_round']}" if event["server_round"] else ""
-        console.print(f"       going on after {event['after']}{number}", highlight=False)
     elif kind == "paused":
         console.print(f"       paused: {event['cause']}", markup=False, highlight=False, soft_wrap=True)
     elif (phase, kind) == ("left_out", "site"):

@@ -198,6 +198,7 @@ def test_broken_off_in_the_middle_it_ends_with_the_same_bits(
     for site in study.sites:
         name = f"without/{site}/model/weights.safetensors"
         assert (study.folder / name).read_bytes() == (whole.folder / name).read_bytes(), site
+    assert [line["site"] for line in study.metrics("left_out", "site")] == study.sites
     again = study.report()["generalisation"]
     for told in (again["leave_one_site_out"], whole.report()["generalisation"]["leave_one_site_out"]):
         for site in study.sites:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hymate.errors import InputFault
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 PRIVATE_MODE = 0o600
 
@@ -55,6 +59,17 @@ def public_key_of(path: Path) -> bytes:
     Raises:
         InputFault: the file is missing, unreadable or no key of this kind.
     """
+    from cryptography.hazmat.primitives import serialization as form
+
+    return private_key_of(path).public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH)
+
+
+def private_key_of(path: Path) -> EllipticCurvePrivateKey:
+    """The key of a private key file.
+
+    Raises:
+        InputFault: the file is missing, unreadable or no key of this kind.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization as form
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -70,7 +85,22 @@ def public_key_of(path: Path) -> bytes:
         raise InputFault(path, "is no unencrypted private key in OpenSSH form", remedy) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
         raise InputFault(path, "is no key of elliptic curve P-384", remedy)
-    return key.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH)
+    return key
+
+
+def public_key_from(line: str) -> EllipticCurvePublicKey:
+    """The key of a line as `<name>.pub` holds it; `ValueError` where it is no such key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    try:
+        key = form.load_ssh_public_key(line.encode())
+    except UnsupportedAlgorithm as fault:
+        raise ValueError(str(fault)) from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise ValueError("it is of another kind than elliptic curve P-384")
+    return key
 
 
 def fingerprint_of(public: bytes) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from client.site import Policy, PrivacyPolicy, SiteConfig
+from client.site import Policy, PrivacyPolicy, SecurePolicy, SiteConfig
 from hymate.config import TaskConfig
 from hymate.errors import InputFault
 
@@ -109,8 +109,7 @@ def in_words(policy: Policy) -> list[str]:
         f"this site's own model: {'leaves where a study asks' if policy.share_own_model else 'never leaves'}",
         "app: the installed release's bundle, which holds no code" if app is None else f"app: SHA-256 {app}",
         _privacy_in_words(policy.privacy),
-        f"sums in secret: of {policy.secure_aggregation.min_summed} sites or more; "
-        f"updates outside of one: {'refused' if policy.secure_aggregation.demand else 'given'}",
+        _sums_in_words(policy.secure_aggregation),
     ]
 
 
@@ -124,6 +123,15 @@ def _privacy_in_words(privacy: PrivacyPolicy | None) -> str:
         f"rounds without noise are {without}, counts and figures without noise {exact}; what a study has "
         "cost is "
         f"{'told to its coordinator' if privacy.publish_epsilon else 'told to nobody'}"
+    )
+
+
+def _sums_in_words(sums: SecurePolicy) -> str:
+    known = sums.known_sites
+    others = "any the coordinator names" if known is None else f"{_listed(tuple(known))}, by their own keys"
+    return (
+        f"sums in secret: of {sums.min_summed} sites or more, with {others}; "
+        f"updates outside of one: {'refused' if sums.demand else 'given'}"
     )
 
 

@@ -1,8 +1,9 @@
 """The site's half of a sum in secret (`hymate.secure_protocol`): four answers, and when it gives none.
 
 What a site refuses does not depend on the coordinator's good will: a sum of fewer sites than its policy
-says, a threshold that two different sets of sites could reach, other terms than the others were told, shares
-of the seed and of the key of the same site, and to open a sum again for other sites.
+says, a threshold that two different sets of sites could reach, keys that a known site did not sign, other
+terms than the others were told, shares of the seed and of the key of the same site, and to open a sum again
+for other sites.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from client.policy import check_study
 from client.secure_memory import KeptSession, SecureMemory
 from client.site import SiteConfig
+from client.sum_signatures import demand_known, signature_of
 from hymate.errors import InputFault
 from hymate.protocol import EvaluateRequest, MaskedReply, RoundRequest
 from hymate.secure_protocol import (
@@ -50,11 +52,13 @@ def give_keys(site: SiteConfig, request: KeysRequest) -> KeysReply:
     memory = SecureMemory(site, request.study, request.run)
     kept = memory.latest()
     if kept is None or kept.asked.session != request.session:
-        kept = KeptSession(
+        unsigned = KeptSession(
             asked=request,
             mask_key=PrivateKey.make().number.hex(),
             share_key=PrivateKey.make().number.hex(),
         )
+        signature = signature_of(site, request, _public_keys(unsigned))
+        kept = unsigned.model_copy(update={"signature": signature})
         memory.begin(kept)
     elif kept.asked != request:
         raise _refused(site, "was asked for keys of this sum on other terms", _ANEW)
@@ -185,6 +189,7 @@ def _check_terms(site: SiteConfig, terms: Terms, kept: KeptSession) -> None:
     public = [key for keys in terms.keys.values() for key in (keys.masks, keys.shares)]
     if len(set(public)) != len(public):
         raise _refused(site, "finds one key under two names", _ANEW)
+    demand_known(site, asked, terms.keys)
     if not sites / 2 < terms.threshold <= sites:
         raise _refused(
             site,
@@ -217,6 +222,7 @@ def _public_keys(kept: KeptSession) -> PublicKeys:
     return PublicKeys(
         masks=PrivateKey(bytes.fromhex(kept.mask_key)).public,
         shares=PrivateKey(bytes.fromhex(kept.share_key)).public,
+        signature=kept.signature,
     )
 
 

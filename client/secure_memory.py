@@ -33,6 +33,8 @@ class KeptSession(Frozen):
     """Private key (hex) for masks; others hold shares of it ..."""
     share_key: str
     """... and the one for sealing shares, of which they hold none."""
+    signature: str = ""
+    """Of their public halves, as it was sent."""
     agreed: SharesRequest | None = None
     seed: str = ""
     """Of the site's own mask, hex."""

@@ -24,6 +24,21 @@ Address = Annotated[str, AfterValidator(_is_address)]
 """HOST:PORT; an IPv6 host stands in brackets."""
 
 
+def _is_public_key(line: str) -> str:
+    from client.keygen import public_key_from
+
+    try:
+        public_key_from(line)
+    except ValueError:
+        raise ValueError(
+            "is no OpenSSH public key of elliptic curve P-384: copy the line of the site's .pub file"
+        ) from None
+    return line
+
+
+PublicKeyLine = Annotated[str, AfterValidator(_is_public_key)]
+"""`ecdsa-sha2-nistp384 AAAA... NAME`."""
+
 FLOWER = ".flower"
 """Flower's own folder below `state`; no study can have this name."""
 
@@ -52,6 +67,9 @@ class SecurePolicy(Frozen):
     """Fewest sites of a sum. With two, each can take its own update out and see the other's."""
     demand: bool = False
     """No update ever leaves unmasked: studies without secure aggregation are refused."""
+    known_sites: dict[SiteName, PublicKeyLine] | None = None
+    """Site -> its public key, the line in its `.pub` file (`hymate-client keygen`). Then only sums among them
+    are taken part in, and each must have signed its keys; null: the coordinator is believed."""
 
 
 class Policy(Frozen):

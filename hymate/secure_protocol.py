@@ -43,6 +43,8 @@ class PublicKeys(Frozen):
 
     masks: str
     shares: str
+    signature: str = ""
+    """By the site's node key, hex, of the request for them and both; "": the site has none."""
 
 
 class KeysReply(Frozen):

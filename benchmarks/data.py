@@ -130,7 +130,7 @@ def answer_all(root: Path, cache: Path, keep_windows: bool) -> Figures:
     from hymate.data.meds import MedsDataset
     from hymate.data.statistics import SiteStatistics
     from hymate.data.vocabulary import build_vocabulary
-    from hymate.protocol import DescribeRequest, PrepareRequest, StatisticsRequest
+    from hymate.joining_protocol import DescribeRequest, PrepareRequest, StatisticsRequest
 
     shutil.rmtree(cache, ignore_errors=True)
     site, task = SiteConfig(name="site", data=root, cache=cache), TaskConfig(name=TASK)

@@ -31,7 +31,8 @@ from client.site import Policy, SecurePolicy, SiteConfig
 from hymate.config import ModelConfig, TaskConfig
 from hymate.evaluate.histograms import BINS
 from hymate.model.hymate import build_model
-from hymate.protocol import EvaluateRequest, MaskedReply
+from hymate.protocol import MaskedReply
+from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_config import SecureAggregationConfig
 from hymate.secure_protocol import Terms
 from server.secure_session import SecureSession

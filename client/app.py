@@ -27,20 +27,10 @@ from client.round_limit import count_round
 from client.run_kind import demand_no_noise, demand_noisy_figures, demand_same_kind
 from client.site import SiteConfig, load_site
 from hymate.errors import InputFault
+from hymate.joining_protocol import DescribeRequest, PrepareRequest, StatisticsRequest
 from hymate.ops.allocator import release_memory, reuse_memory
-from hymate.protocol import (
-    AloneRequest,
-    CompareRequest,
-    DescribeRequest,
-    EvaluateRequest,
-    FinetuneRequest,
-    PrepareRequest,
-    PretrainRequest,
-    RecalibrateRequest,
-    Refusal,
-    StatisticsRequest,
-    TrainReply,
-)
+from hymate.protocol import AloneRequest, FinetuneRequest, PretrainRequest, Refusal, TrainReply
+from hymate.scoring_protocol import CompareRequest, EvaluateRequest, RecalibrateRequest
 from hymate.secure_protocol import KeysRequest, SharesRequest, UnmaskRequest
 from strategies.wire import CONFIG, Weights, apart, pack, unpack, unpack_weights
 

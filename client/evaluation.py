@@ -20,15 +20,13 @@ from hymate.evaluate.histograms import count_between, join_small_cells
 from hymate.evaluate.metrics import auroc, average_precision, log_losses, squared_error_sum
 from hymate.evaluate.recalibration import STEEPEST, log_odds, sums_at
 from hymate.model.hymate import HyMaTE
-from hymate.protocol import (
-    Cells,
-    Detail,
+from hymate.score_reports import Cells, Detail, ScoreReport
+from hymate.scoring_protocol import (
     EvaluateReply,
     EvaluateRequest,
     KeptScores,
     RecalibrateReply,
     RecalibrateRequest,
-    ScoreReport,
 )
 from hymate.train.scoring import labelled, score
 

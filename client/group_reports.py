@@ -16,7 +16,7 @@ from hymate.evaluate.group_members import members
 from hymate.evaluate.merging import large_enough
 from hymate.evaluate.metrics import log_losses
 from hymate.evaluate.recalibration import fit_rows
-from hymate.protocol import Cells, Detail, GroupReport, OwnFit
+from hymate.score_reports import Cells, Detail, GroupReport, OwnFit
 
 
 @dataclass

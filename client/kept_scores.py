@@ -16,7 +16,7 @@ import numpy as np
 from client.site import SiteConfig
 from hymate.durable import write_bytes
 from hymate.evaluate.delong import auroc_difference
-from hymate.protocol import CompareReply, CompareRequest, KeptScores, ModelKind, PairedDifference
+from hymate.scoring_protocol import CompareReply, CompareRequest, KeptScores, ModelKind, PairedDifference
 
 if TYPE_CHECKING:
     from client.evaluation import ScoredSplit

@@ -26,7 +26,8 @@ from hymate.data.store import TripletStore
 from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
-from hymate.protocol import EvaluateRequest, FinetuneRequest, GoingOn, PretrainRequest, RoundRequest
+from hymate.protocol import FinetuneRequest, GoingOn, PretrainRequest, RoundRequest
+from hymate.scoring_protocol import EvaluateRequest
 from hymate.train.loop import EpochResult, LocalHook, make_optimiser
 from hymate.train.saved_model import MODEL, SavedModel, save_model
 from strategies.base import Algorithm, Arrays, LocalRound, SiteHalf

@@ -11,15 +11,9 @@ from client.secure_aggregation import masked_answer
 from client.site import SiteConfig
 from hymate.data.store import TripletStore
 from hymate.evaluate.histograms import BINS
-from hymate.protocol import (
-    EvaluateRequest,
-    FinetuneRequest,
-    MaskedReply,
-    PretrainRequest,
-    RoundRequest,
-    ScoreReport,
-    TrainReply,
-)
+from hymate.protocol import FinetuneRequest, MaskedReply, PretrainRequest, RoundRequest, TrainReply
+from hymate.score_reports import ScoreReport
+from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_protocol import Masked, Terms
 from strategies.base import Arrays
 from strategies.secure.contents import Rings, SiteRound, report_vector, round_vector

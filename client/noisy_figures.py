@@ -31,7 +31,9 @@ from hymate.evaluate.noisy_cells import (
 )
 from hymate.model.hymate import HyMaTE
 from hymate.privacy.spend import SAMPLED_GAUSSIAN, Spend
-from hymate.protocol import Cells, Detail, EvaluateRequest, FinetuneRequest, GroupReport, ScoreReport
+from hymate.protocol import FinetuneRequest
+from hymate.score_reports import Cells, Detail, GroupReport, ScoreReport
+from hymate.scoring_protocol import EvaluateRequest
 from hymate.train.scoring import score
 
 

@@ -13,8 +13,8 @@ from client.site import SiteConfig
 from hymate.data.noisy_statistics import Draw, noisy_counts, noisy_statistics
 from hymate.data.statistics import SiteStatistics
 from hymate.data.tasks import Windows
+from hymate.joining_protocol import DescribeRequest, NoisyCounts, SplitCounts, StatisticsRequest
 from hymate.privacy.spend import SAMPLED_GAUSSIAN, Spend
-from hymate.protocol import DescribeRequest, NoisyCounts, SplitCounts, StatisticsRequest
 from hymate.train.noise import SecretNoise
 
 

@@ -21,7 +21,7 @@ from hymate.data.tasks import Windows, cut_windows
 from hymate.data.vocabulary import Vocabulary
 from hymate.data.window_cache import kept_dataset, kept_windows
 from hymate.errors import InputFault
-from hymate.protocol import (
+from hymate.joining_protocol import (
     DescribeRequest,
     PrepareReply,
     PrepareRequest,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from client.site import SiteConfig
 from hymate.durable import write_text
 from hymate.errors import InputFault
-from hymate.protocol import EvaluateRequest, RecalibrateRequest
+from hymate.scoring_protocol import EvaluateRequest, RecalibrateRequest
 from strategies.wire import weights_digest
 
 FILE = "questions.json"

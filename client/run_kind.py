@@ -12,7 +12,8 @@ from client.site import SiteConfig
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from hymate.privacy_config import PrivacyConfig
-from hymate.protocol import AloneRequest, CompareRequest, EvaluateRequest, RoundRequest
+from hymate.protocol import AloneRequest, RoundRequest
+from hymate.scoring_protocol import CompareRequest, EvaluateRequest
 
 FILE = "privacy.json"
 

@@ -18,7 +18,8 @@ from client.secure_memory import KeptSession, SecureMemory
 from client.site import SiteConfig
 from client.sum_signatures import demand_known, signature_of
 from hymate.errors import InputFault
-from hymate.protocol import EvaluateRequest, MaskedReply, RoundRequest
+from hymate.protocol import MaskedReply, RoundRequest
+from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_protocol import (
     KeysReply,
     KeysRequest,

@@ -19,16 +19,9 @@ from client.site import SiteConfig
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE, build_model
-from hymate.protocol import (
-    AloneReply,
-    AloneRequest,
-    FinetuneRequest,
-    KeptScores,
-    PretrainRequest,
-    ScoreReport,
-    Training,
-    TrainReply,
-)
+from hymate.protocol import AloneReply, AloneRequest, FinetuneRequest, PretrainRequest, Training, TrainReply
+from hymate.score_reports import ScoreReport
+from hymate.scoring_protocol import KeptScores
 from hymate.train.alone import train_alone
 from hymate.train.loop import EpochResult, LocalHook, finetune_epochs, pretrain_epochs
 from hymate.train.scoring import forecast_error, label_error, score

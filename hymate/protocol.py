@@ -1,31 +1,21 @@
-"""What coordinator and site say to each other, as typed records.
+"""What coordinator and site say to each other of training, as typed records.
 
-This module is all that `client` and `server` share. A record travels as one JSON string inside a
-Flower message (`strategies.wire` does the packing); model weights travel beside it as arrays.
-Nothing here holds a patient's row, identifier or score.
+All that `client` and `server` share: this module, `joining_protocol` before any training, `scoring_protocol`
+and `score_reports` for how models do, `secure_protocol` for sums in secret. A record travels as one JSON
+string inside a Flower message (`strategies.wire` does the packing); model weights travel beside it as arrays.
+Nothing in any of them holds a patient's row, identifier or score.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
-from hymate.config import (
-    FinetuneConfig,
-    Frozen,
-    MappedCode,
-    ModelConfig,
-    Positive,
-    PretrainConfig,
-    RangeConfig,
-    TaskConfig,
-)
-from hymate.evaluate.histograms import ScoreCells
-from hymate.evaluation_config import AttributeConfig
+from hymate.config import FinetuneConfig, Frozen, ModelConfig, PretrainConfig, TaskConfig
 from hymate.privacy_config import Clipping, PrivacyConfig
+from hymate.score_reports import Detail, ScoreReport
 from hymate.secure_protocol import Masked
 from hymate.strategy_config import StrategyConfig
 
@@ -47,84 +37,11 @@ class Action(StrEnum):
     COMPARE = "evaluate.compare"
 
 
-ModelKind = Literal["federated", "shared", "local", "left_out", "pooled"]
-"""What a study ends with (under a personal strategy, each site's own version of it); the part that all sites
-share, where that is another whole model; a site's own, trained on its stays alone; federated, without the
-site; trained on all sites' stays at one place."""
-
-
 class Refusal(Frozen):
     """A site declines: it names itself and the reason, in one line a person can act on."""
 
     site: str
     reason: str
-
-
-class NoisyCounts(Frozen):
-    """That counts and statistics are asked for with noise, charged to the site's ledger."""
-
-    study: str
-    """For which the ledger enters them."""
-    noise_multiplier: Positive
-    codes: dict[str, RangeConfig]
-    """The only codes that statistics are asked of; ranges agreed without a look at data, or none."""
-
-
-class DescribeRequest(Frozen):
-    task: TaskConfig
-    noisy: NoisyCounts | None = None
-
-
-class SplitCounts(Frozen):
-    """Stays of one split. Counts below the site's minimum are None."""
-
-    stays: int | None
-    positives: int | None
-
-
-class SiteDescription(Frozen):
-    site: str
-    dataset: str
-    splits: dict[str, SplitCounts]
-    left_out: dict[str, int]
-    """Stays that cannot be used, by reason; reasons with a count below the minimum are not sent."""
-    versions: dict[str, str]
-
-
-class StatisticsRequest(Frozen):
-    task: TaskConfig
-    mapping: tuple[MappedCode, ...] = ()
-    """What the study calls local codes: a site's statistics are of shared codes."""
-    noisy: NoisyCounts | None = None
-
-
-class StatisticsReply(Frozen):
-    site: str
-    statistics: str
-    """`hymate.data.statistics.SiteStatistics` as JSON, small cells left out."""
-
-
-class PrepareRequest(Frozen):
-    task: TaskConfig
-    vocabulary: str
-    """`hymate.data.vocabulary.Vocabulary` as JSON."""
-    vocabulary_hash: str
-    noisy: NoisyCounts | None = None
-    """Then nothing is told of the store: it would be counted without noise."""
-
-
-class PrepareReply(Frozen):
-    site: str
-    vocabulary_hash: str
-    unknown_codes: int | None
-    """Codes of the site that the vocabulary does not hold; None where they are of too few people."""
-    triplets: int | None = None
-    """Observations in the store; None where they are of too few people."""
-    unknown_triplets: int | None = None
-    """Observations left out for want of a code; None where they are of too few people."""
-    outside: dict[str, int] = Field(default_factory=dict)
-    """Values out of their code's plausible range; codes where they are of too few people are not sent."""
-    seconds: float
 
 
 class Training(Frozen):
@@ -222,18 +139,6 @@ class FinetuneRequest(RoundRequest):
     """Whether the reply reports on the weights received; not where all sites were asked for that before."""
 
 
-class Detail(Frozen):
-    """What all sites' figures have in common, agreed on their tuning stays."""
-
-    edges: tuple[float, ...]
-    """Where bins of score begin, ascending in (0, 1)."""
-    threshold: float | None = None
-    """The operating point: one of `edges`."""
-    groups: tuple[AttributeConfig, ...] = ()
-    pairs: tuple[tuple[str, str], ...] = ()
-    """Names of attributes whose groups are also told together."""
-
-
 class AloneRequest(Training):
     """Train on this site's stays only, from the study's first weights; report on `held_out`."""
 
@@ -242,138 +147,6 @@ class AloneRequest(Training):
     detail: Detail | None = None
     share: bool = False
     """Send the model too, for the other sites to score; only where the site's policy allows it."""
-
-
-class KeptScores(Frozen):
-    """Under which run and name a site keeps a model's scores of its held-out stays, for `CompareRequest`."""
-
-    run: str
-    kind: ModelKind
-
-
-class EvaluateRequest(GoingOn):
-    split: Literal["tuning", "held_out", "development"]
-    """development: training and tuning stays together, of a site that was left out."""
-    keep: KeptScores | None = None
-    detail: Detail | None = None
-    """None: no groups, and bins between `hymate.evaluate.edges.first_edges`."""
-    batch_size: int = 64
-    personal: StrategyConfig | None = None
-    """Where sites have weights of their own: the strategy of fine-tuning, and ..."""
-    round: int = 0
-    """... the round of it whose weights are scored."""
-    noise_multiplier: Positive | None = None
-    """Of the noise on the figures, which the site charges first; None: they are wanted as they are."""
-
-
-class RecalibrateRequest(EvaluateRequest):
-    """Sums for one Newton step of the recalibration of the same stays under the same weights."""
-
-    points: dict[str, list[tuple[float, float]]]
-    """Group ("": all stays) -> (intercept, slope) at which sums are wanted."""
-
-
-class CompareRequest(Frozen):
-    """How pairs of models, whose scores the site has kept, differ on its held-out stays."""
-
-    study: str
-    run: str
-    task: TaskConfig
-    pairs: tuple[tuple[ModelKind, ModelKind], ...]
-
-
-class Cells(Frozen):
-    """`hymate.evaluate.histograms.ScoreCells` on the wire."""
-
-    low: list[int]
-    high: list[int]
-    positives: list[int]
-    negatives: list[int]
-    score_sum: list[float] | None = None
-
-    @classmethod
-    def of(cls, cells: ScoreCells, *, sums: bool = False) -> Cells:
-        return cls(
-            low=cells.low.tolist(),
-            high=cells.high.tolist(),
-            positives=cells.positives.tolist(),
-            negatives=cells.negatives.tolist(),
-            score_sum=cells.score_sum.tolist() if sums and cells.score_sum is not None else None,
-        )
-
-    def arrays(self) -> ScoreCells:
-        low, high, positives, negatives = (
-            np.array(part, dtype=np.int64) for part in (self.low, self.high, self.positives, self.negatives)
-        )
-        sums = None if self.score_sum is None else np.array(self.score_sum, dtype=np.float64)
-        return ScoreCells(low, high, positives, negatives, sums)
-
-
-class OwnFit(Frozen):
-    """A site's own recalibration: slope and calibration in the large, with standard errors; None: none."""
-
-    slope: float | None = None
-    level: float | None = None
-    """The intercept that goes with the slope: where the pooled fit begins."""
-    slope_error: float | None = None
-    intercept: float | None = None
-    intercept_error: float | None = None
-
-
-class GroupReport(Frozen):
-    """Figures of one group at one site; every count in it is 0 or at least the site's minimum."""
-
-    n: int
-    positives: int
-    score_sum: float
-    squared_error_sum: float
-    squared_error_squares: float
-    log_loss_sum: float
-    log_loss_squares: float
-    auroc: float | None = None
-    """Exact; None where the group has one class only."""
-    auroc_variance: float | None = None
-    others_auroc: float | None = None
-    """Of all other stays of the site; None where they have too few of a class."""
-    others_variance: float | None = None
-    own_fit: OwnFit | None = None
-    cells: Cells
-    deviation: float | None = None
-    """As in `ScoreReport`."""
-
-
-class ScoreReport(Frozen):
-    """How well a model does on one split of one site, without any patient's score.
-
-    With noise (`deviation`) it is of people instead of stays, and all of it is made of the noisy counts
-    (`hymate.evaluate.noisy_cells`): no figure in it is exact.
-    """
-
-    n: int | None
-    """Labelled stays of the split; None where they are fewer than the site's minimum."""
-    positives: int | None
-    """None where positives or negatives are fewer than the site's minimum: then no figure is sent."""
-    auroc: float | None = None
-    """Exact, computed at the site; None where a class is missing or too small."""
-    auprc: float | None = None
-    """Average precision, exact, computed at the site."""
-    log_loss_sum: float | None = None
-    squared_error_sum: float | None = None
-    cells: Cells | None = None
-    auroc_variance: float | None = None
-    """DeLong's, stays of one subject taken together. This and what follows: where `Detail` asked for it."""
-    score_sum: float | None = None
-    squared_error_squares: float | None = None
-    """Sum of the stays' squared (score - label)^2: how sure the Brier score is."""
-    log_loss_squares: float | None = None
-    """The same of the log loss."""
-    own_fit: OwnFit | None = None
-    groups: dict[str, GroupReport] = Field(default_factory=dict)
-    held_back: tuple[str, ...] = ()
-    """Groups that the site has and does not tell, being small or giving away one that is."""
-    deviation: float | None = None
-    """Standard deviation of the noise on each class's number of people in each of the agreed cells; None:
-    there is none."""
 
 
 class TrainReply(Frozen):
@@ -421,28 +194,3 @@ class AloneReply(Frozen):
     finetune_epochs: int
     best_epoch: int
     seconds: float
-
-
-class EvaluateReply(Frozen):
-    site: str
-    split: str
-    report: ScoreReport
-
-
-class RecalibrateReply(Frozen):
-    site: str
-    sums: dict[str, list[tuple[float, float, float, float, float, float]]]
-    """Per group asked about and told: log likelihood, gradient (2), information (3) at each point."""
-
-
-class PairedDifference(Frozen):
-    """AUROC of the first model less that of the second on the same stays, and DeLong's variance of it."""
-
-    value: Annotated[float, Field(ge=-1.0, le=1.0, allow_inf_nan=False)]
-    variance: Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-
-
-class CompareReply(Frozen):
-    site: str
-    pairs: tuple[PairedDifference | None, ...]
-    """In the order asked; None where the site has not scored both models, or a class is too small to name."""

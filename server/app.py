@@ -14,7 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from hymate.durable import write_text
 from hymate.errors import InputFault
-from hymate.protocol import DescribeRequest
+from hymate.joining_protocol import DescribeRequest
 from hymate.report.content import Report
 from hymate.report.page import render_page
 from hymate.report.run_directory import PAGE, FinishedRun

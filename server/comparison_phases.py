@@ -11,15 +11,9 @@ from dataclasses import dataclass, field
 
 from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
-from hymate.protocol import (
-    Action,
-    CompareReply,
-    CompareRequest,
-    Detail,
-    ModelKind,
-    PairedDifference,
-    ScoreReport,
-)
+from hymate.protocol import Action
+from hymate.score_reports import Detail, ScoreReport
+from hymate.scoring_protocol import CompareReply, CompareRequest, ModelKind, PairedDifference
 from server.rounds import StudyFailure
 from server.run import Finetuned, Run, Weights
 from server.scoring_phases import OwnModels, asked_once, score_whole

@@ -6,7 +6,7 @@ from hymate.evaluate.edges import agreed_edges
 from hymate.evaluate.histograms import ScoreCells
 from hymate.evaluate.operating_point import threshold_on
 from hymate.evaluation_config import OperatingPointConfig
-from hymate.protocol import Detail
+from hymate.score_reports import Detail
 from server.study import StudyConfig
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hymate.data.vocabulary import Vocabulary
-from hymate.protocol import Detail, ModelKind
+from hymate.score_reports import Detail
+from hymate.scoring_protocol import ModelKind
 from server.comparison_phases import (
     Differences,
     Matrix,

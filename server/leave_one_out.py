@@ -14,15 +14,10 @@ from dataclasses import dataclass
 from hymate.data.statistics import SiteStatistics
 from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
-from hymate.protocol import (
-    Action,
-    Detail,
-    EvaluateReply,
-    EvaluateRequest,
-    KeptScores,
-    PrepareReply,
-    ScoreReport,
-)
+from hymate.joining_protocol import PrepareReply
+from hymate.protocol import Action
+from hymate.score_reports import Detail, ScoreReport
+from hymate.scoring_protocol import EvaluateReply, EvaluateRequest, KeptScores
 from server.detail import agreed_detail
 from server.phases import agree_vocabulary, preparation
 from server.rounds import Federation, StudyFailure

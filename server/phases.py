@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from hymate.data.statistics import SiteStatistics
 from hymate.data.vocabulary import Vocabulary, build_vocabulary, mapping_lines
+from hymate.joining_protocol import PrepareReply, PrepareRequest, StatisticsReply, StatisticsRequest
 from hymate.model.hymate import HyMaTE, build_model
-from hymate.protocol import Action, PrepareReply, PrepareRequest, StatisticsReply, StatisticsRequest
+from hymate.protocol import Action
 from server.run import Run, Weights
 from server.study import StudyConfig
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hymate.evaluate.histograms import BINS, Bounded, ScoreCells, auroc, average_precision, pool
-from hymate.protocol import ScoreReport
+from hymate.score_reports import ScoreReport
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,9 @@ from dataclasses import asdict, dataclass, replace
 
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.recalibration import Fit, Kind, Sums, start_from_cells
-from hymate.protocol import (
-    Action,
-    Detail,
-    GroupReport,
-    OwnFit,
-    RecalibrateReply,
-    RecalibrateRequest,
-    ScoreReport,
-)
+from hymate.protocol import Action
+from hymate.score_reports import Detail, GroupReport, OwnFit, ScoreReport
+from hymate.scoring_protocol import RecalibrateReply, RecalibrateRequest
 from server.rounds import StudyFailure
 from server.run import Finetuned, Run
 from server.scoring_phases import scoring

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from hymate.protocol import Declaration, PrepareReply, SiteDescription, Spent
+from hymate.joining_protocol import PrepareReply, SiteDescription
+from hymate.protocol import Declaration, Spent
 from server.participation import ParticipationConfig
 
 

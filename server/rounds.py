@@ -17,16 +17,9 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from hymate.protocol import (
-    Action,
-    DescribeRequest,
-    EvaluateRequest,
-    PrepareReply,
-    PrepareRequest,
-    RoundRequest,
-    SiteDescription,
-    TrainReply,
-)
+from hymate.joining_protocol import DescribeRequest, PrepareReply, PrepareRequest, SiteDescription
+from hymate.protocol import Action, RoundRequest, TrainReply
+from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_config import SecureAggregationConfig
 from server.exchange import Clock, Exchange, Reply, Step
 from server.journal import Journal

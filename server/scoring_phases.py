@@ -7,17 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hymate.data.vocabulary import Vocabulary
-from hymate.protocol import (
-    Action,
-    AloneReply,
-    AloneRequest,
-    Detail,
-    EvaluateReply,
-    EvaluateRequest,
-    KeptScores,
-    ModelKind,
-    ScoreReport,
-)
+from hymate.protocol import Action, AloneReply, AloneRequest
+from hymate.score_reports import Detail, ScoreReport
+from hymate.scoring_protocol import EvaluateReply, EvaluateRequest, KeptScores, ModelKind
 from server.detail import agreed_detail
 from server.pooled import PooledFigures, pooled_figures
 from server.run import Finetuned, Run, Weights
@@ -122,7 +114,7 @@ def _by_site(models: Weights) -> dict[str, Weights]:
 def scoring(
     run: Run, vocabulary: Vocabulary, split: str, server_round: int, detail: Detail | None
 ) -> dict[str, Any]:
-    """The fields of `protocol.EvaluateRequest`."""
+    """The fields of `scoring_protocol.EvaluateRequest`."""
     strategy = run.study.strategy.of("finetune")
     return {
         **run.training(vocabulary),

@@ -13,7 +13,9 @@ import numpy as np
 
 from hymate.evaluate.histograms import BINS
 from hymate.evaluate.noisy_cells import norm
-from hymate.protocol import Action, EvaluateRequest, RoundRequest, ScoreReport
+from hymate.protocol import Action, RoundRequest
+from hymate.score_reports import ScoreReport
+from hymate.scoring_protocol import EvaluateRequest
 from server.roster import Roster
 from server.rounds import StudyFailure
 from server.run import Run

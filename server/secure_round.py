@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hymate.protocol import Action, EvaluateRequest, MaskedReply, PretrainRequest, RoundRequest
+from hymate.protocol import Action, MaskedReply, PretrainRequest, RoundRequest
+from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_config import SecureAggregationConfig
 from hymate.secure_protocol import KeysReply, SharesReply, UnmaskReply
 from server.exchange import Reply, Step

@@ -20,9 +20,9 @@ from hymate.config import (
 )
 from hymate.data.mapping import with_mapping_lines
 from hymate.evaluation_config import EvaluationConfig
+from hymate.joining_protocol import NoisyCounts
 from hymate.overrides import apply_overrides
 from hymate.privacy_config import CentralPrivacyConfig, PrivacyConfig, StudyPrivacy
-from hymate.protocol import NoisyCounts
 from hymate.secure_config import SecureAggregationConfig
 from hymate.strategy_config import StrategyConfig
 from hymate.train.demands import demand_parts, refuse_in_federation

@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import ScoreCells
+from hymate.joining_protocol import SiteDescription
 from hymate.privacy_config import CentralPrivacyConfig, PrivacyConfig
-from hymate.protocol import Action, Cells, FinetuneRequest, NoisePlan, PretrainRequest, SiteDescription
+from hymate.protocol import Action, FinetuneRequest, NoisePlan, PretrainRequest
+from hymate.score_reports import Cells
 from hymate.train.early_stopping import EarlyStopping
 from server.central_noise import CentralNoise, multiplier_of
 from server.checkpoint import save_study_model

@@ -15,7 +15,8 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from hymate.privacy_config import PrivacyConfig
-from hymate.protocol import Action, Declaration, GoingOn, RoundRequest, ScoreReport, TrainReply
+from hymate.protocol import Action, Declaration, GoingOn, RoundRequest, TrainReply
+from hymate.score_reports import ScoreReport
 from server.exchange import Reply
 from server.held_updates import HeldUpdates
 from server.roster import Roster, Standing

@@ -11,7 +11,8 @@ import numpy as np
 from client.secure_aggregation import give_keys, give_shares, give_unmasking, masked_answer
 from client.site import Policy, SecurePolicy, SiteConfig
 from hymate.config import ModelConfig, TaskConfig
-from hymate.protocol import EvaluateRequest, MaskedReply
+from hymate.protocol import MaskedReply
+from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_protocol import Terms, UnmaskRequest
 from server.secure_session import SecureSession
 from strategies.secure.ring import Vector

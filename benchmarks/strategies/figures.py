@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks.strategies.processor_time import ProcessorTime
 from hymate.config import Frozen
-from hymate.protocol import Action, AloneReply, ScoreReport
+from hymate.protocol import Action, AloneReply
+from hymate.score_reports import ScoreReport
 from server.checkpoint import Checkpoints
 from server.journal import METRICS, PARTICIPATION
 from server.pooled import pooled_figures

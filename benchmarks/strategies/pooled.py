@@ -14,7 +14,7 @@ from hymate.data.meds import MedsDataset
 from hymate.data.pooling import pool_data
 from hymate.evaluate.histograms import count_scores
 from hymate.evaluate.metrics import auroc, average_precision
-from hymate.protocol import Cells, ScoreReport
+from hymate.score_reports import Cells, ScoreReport
 from hymate.train.alone import Progress
 from hymate.train.scoring import labelled, score
 from hymate.train.target import Tuning

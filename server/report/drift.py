@@ -15,7 +15,7 @@ from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.differences import difference
 from hymate.evaluate.drift import LARGE, share_difference, standardised_difference
 from hymate.evaluate.estimates import Estimate, share_between
-from hymate.protocol import SiteDescription
+from hymate.joining_protocol import SiteDescription
 
 SHOWN = 5
 """Codes named in a site's summary."""

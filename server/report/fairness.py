@@ -11,7 +11,7 @@ from hymate.evaluate.differences import mean_difference
 from hymate.evaluate.fairness import TESTED, AttributeFairness, Gap, adjusted, attribute_fairness, enough
 from hymate.evaluate.federated import Part, undefined
 from hymate.evaluate.group_members import BETWEEN
-from hymate.protocol import Detail, GroupReport, ScoreReport
+from hymate.score_reports import Detail, GroupReport, ScoreReport
 from server.recalibration import Recalibrated
 from server.report.performance import across_sites, fitted_of, grid_of, part_of, told
 

@@ -14,8 +14,9 @@ from typing import Any
 from hymate.data.statistics import SiteStatistics
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import Bounded
-from hymate.protocol import Detail, PrepareReply, ScoreReport, SiteDescription
+from hymate.joining_protocol import PrepareReply, SiteDescription
 from hymate.report.content import FORMAT
+from hymate.score_reports import Detail, ScoreReport
 from hymate.secure_config import SecureAggregationConfig
 from server.generalisation import Generalisation
 from server.journal import TROUBLES

@@ -14,7 +14,8 @@ from hymate.evaluate.differences import Comparison, holm
 from hymate.evaluate.estimates import CONFIDENCE
 from hymate.evaluate.federated import Fitted, Grid, figures, undefined
 from hymate.evaluate.paired import Paired, mean_over_sites, paired_comparison
-from hymate.protocol import ModelKind, ScoreReport
+from hymate.score_reports import ScoreReport
+from hymate.scoring_protocol import ModelKind
 from server.comparison_phases import QUESTIONS, Matrix, Reports
 from server.generalisation import Generalisation
 from server.leave_one_out import LeftOut, Tested

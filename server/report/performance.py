@@ -15,7 +15,7 @@ from hymate.evaluate.federated import Fitted, Grid, Part, figures, undefined
 from hymate.evaluate.histograms import pool
 from hymate.evaluate.random_effects import random_effects
 from hymate.evaluate.reliability import reliability_bins
-from hymate.protocol import Detail, GroupReport, OwnFit, ScoreReport
+from hymate.score_reports import Detail, GroupReport, OwnFit, ScoreReport
 from server.recalibration import Recalibrated
 
 TOO_FEW = "fewer of a class than the site's minimum: only its number of stays is told"

@@ -13,7 +13,7 @@ from hymate.data.quantiles import mixture
 from hymate.data.statistics import CodeStatistics, SiteStatistics, merge_statistics
 from hymate.data.units import in_agreed_units, plain_unit
 from hymate.data.vocabulary import Vocabulary, VocabularyEntry
-from hymate.protocol import PrepareReply
+from hymate.joining_protocol import PrepareReply
 
 Shares = dict[str, float | None]
 

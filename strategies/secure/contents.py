@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hymate.protocol import ScoreReport
+from hymate.score_reports import ScoreReport
 from hymate.secure_protocol import Terms
 from strategies.base import Arrays
 from strategies.secure.ring import OutOfBounds, Residues, Vector, decoded, encoded

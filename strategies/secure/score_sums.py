@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hymate.evaluate.histograms import ScoreCells
-from hymate.protocol import Cells, ScoreReport
+from hymate.score_reports import Cells, ScoreReport
 from strategies.secure.ring import OutOfBounds
 
 SUMS = (

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 
-from hymate.protocol import EvaluateRequest, PretrainRequest, RoundRequest
+from hymate.protocol import PretrainRequest, RoundRequest
+from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_protocol import SharesRequest
 from strategies.wire import Weights, weights_digest
 

@@ -18,7 +18,7 @@ from hymate.config import TaskConfig
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.evaluate.delong import auroc_difference
-from hymate.protocol import CompareRequest, KeptScores, ModelKind, PairedDifference
+from hymate.scoring_protocol import CompareRequest, KeptScores, ModelKind, PairedDifference
 
 LABELS = np.tile([0.0, 0.0, 1.0], 20)
 FIRST, SECOND = (np.random.default_rng(seed).random(60) + 0.3 * LABELS for seed in (1, 2))

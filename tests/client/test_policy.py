@@ -145,9 +145,10 @@ def ask_two_rounds(site_file: Path) -> list[tuple[str, dict[str, object]]]:
     from hymate.config import PretrainConfig, VocabularyConfig
     from hymate.data.statistics import SiteStatistics
     from hymate.data.vocabulary import build_vocabulary
+    from hymate.joining_protocol import PrepareRequest, StatisticsRequest
     from hymate.model.hymate import build_model
     from hymate.privacy_config import PrivacyConfig
-    from hymate.protocol import PrepareRequest, PretrainRequest, StatisticsRequest
+    from hymate.protocol import PretrainRequest
     from hymate.strategy_config import StrategyConfig
     from strategies.wire import pack
     from tests.in_process import small_study

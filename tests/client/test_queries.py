@@ -21,7 +21,7 @@ from hymate.data.statistics import SiteStatistics
 from hymate.data.store import ARRAYS, TripletStore
 from hymate.data.vocabulary import Vocabulary, build_vocabulary
 from hymate.errors import InputFault
-from hymate.protocol import DescribeRequest, PrepareRequest, StatisticsRequest
+from hymate.joining_protocol import DescribeRequest, PrepareRequest, StatisticsRequest
 
 TASK = TaskConfig(name="death", max_observations=20)
 MIDNIGHT = datetime(2020, 1, 1)

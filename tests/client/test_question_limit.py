@@ -13,7 +13,8 @@ from client.site import SiteConfig
 from hymate.config import ModelConfig, TaskConfig
 from hymate.errors import InputFault
 from hymate.evaluation_config import AttributeConfig
-from hymate.protocol import Detail, EvaluateRequest, RecalibrateRequest
+from hymate.score_reports import Detail
+from hymate.scoring_protocol import EvaluateRequest, RecalibrateRequest
 
 WEIGHTS = {"w": np.arange(4, dtype=np.float32)}
 OTHER = {"w": np.ones(4, dtype=np.float32)}

@@ -52,7 +52,7 @@ from pathlib import Path
 from flwr.app import Message
 from flwr.serverapp import ServerApp
 from hymate.config import TaskConfig
-from hymate.protocol import DescribeRequest
+from hymate.joining_protocol import DescribeRequest
 from strategies.wire import pack
 
 app = ServerApp()

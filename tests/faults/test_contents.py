@@ -19,7 +19,8 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 from rich.console import Console
 
-from hymate.protocol import PrepareReply, TrainReply
+from hymate.joining_protocol import PrepareReply
+from hymate.protocol import TrainReply
 from server.app import run_study
 from server.progress import DeploymentProgress
 from server.rounds import StudyFailure

@@ -13,18 +13,9 @@ from flwr.app import Message
 from pydantic import BaseModel
 
 from hymate.data.statistics import SiteStatistics
-from hymate.protocol import (
-    AloneReply,
-    CompareReply,
-    EvaluateReply,
-    MaskedReply,
-    PrepareReply,
-    RecalibrateReply,
-    Refusal,
-    SiteDescription,
-    StatisticsReply,
-    TrainReply,
-)
+from hymate.joining_protocol import PrepareReply, SiteDescription, StatisticsReply
+from hymate.protocol import AloneReply, MaskedReply, Refusal, TrainReply
+from hymate.scoring_protocol import CompareReply, EvaluateReply, RecalibrateReply
 from hymate.secure_protocol import KeysReply, SharesReply, UnmaskReply
 from strategies.wire import ARRAYS, BESIDE, CONFIG, LAYOUT, METRICS, WEIGHT, unpack_weights
 

@@ -21,7 +21,9 @@ from hymate.data.cohort.config import SyntheticConfig
 from hymate.data.cohort.write import Cohort, write_cohort
 from hymate.evaluate.calibration import calibration_figures
 from hymate.evaluate.group_members import BETWEEN
-from hymate.protocol import EvaluateReply, RecalibrateReply, ScoreReport, TrainReply
+from hymate.protocol import TrainReply
+from hymate.score_reports import ScoreReport
+from hymate.scoring_protocol import EvaluateReply, RecalibrateReply
 from hymate.train.saved_model import load_model
 from hymate.train.scoring import labelled, score
 from server.app import run_study

@@ -20,7 +20,9 @@ from client.agreed import agreed_store
 from client.site import load_site
 from hymate.evaluate.histograms import count_scores
 from hymate.model.hymate import build_model
-from hymate.protocol import AloneReply, Cells, EvaluateReply, FinetuneRequest, ScoreReport, TrainReply
+from hymate.protocol import AloneReply, FinetuneRequest, TrainReply
+from hymate.score_reports import Cells, ScoreReport
+from hymate.scoring_protocol import EvaluateReply
 from hymate.train.loop import finetune_epochs, make_optimiser, pretrain_epochs
 from server.app import run_study
 from server.rounds import StudyFailure

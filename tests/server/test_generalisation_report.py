@@ -14,14 +14,10 @@ from hymate.data.scaling import VocabularyEntry
 from hymate.data.statistics import CodeStatistics, SiteStatistics
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.edges import first_edges
-from hymate.protocol import (
-    AloneReply,
-    Detail,
-    PairedDifference,
-    ScoreReport,
-    SiteDescription,
-    SplitCounts,
-)
+from hymate.joining_protocol import SiteDescription, SplitCounts
+from hymate.protocol import AloneReply
+from hymate.score_reports import Detail, ScoreReport
+from hymate.scoring_protocol import PairedDifference
 from server.comparison_phases import Matrix, Told
 from server.generalisation import Generalisation
 from server.leave_one_out import LeftOut

@@ -13,7 +13,8 @@ from flwr.app import Error, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from hymate.protocol import SiteDescription, SplitCounts, TrainReply
+from hymate.joining_protocol import SiteDescription, SplitCounts
+from hymate.protocol import TrainReply
 from server.app import run_study
 from server.participation import ParticipationConfig
 from server.roster import Roster

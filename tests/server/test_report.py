@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hymate.evaluate.histograms import count_scores
-from hymate.protocol import Cells, ScoreReport
+from hymate.score_reports import Cells, ScoreReport
 from server.pooled import pooled_figures
 
 

@@ -21,7 +21,7 @@ from hymate.data.statistics import SiteStatistics
 from hymate.data.tasks import cut_windows
 from hymate.data.vocabulary import Vocabulary
 from hymate.errors import InputFault
-from hymate.protocol import DescribeRequest
+from hymate.joining_protocol import DescribeRequest
 from server.checkpoint import Checkpoints
 from server.journal import Journal
 from server.phase_clock import PhaseClock

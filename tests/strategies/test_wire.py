@@ -12,31 +12,19 @@ from hymate.config import FinetuneConfig, ModelConfig, PretrainConfig, TaskConfi
 from hymate.errors import InputFault
 from hymate.evaluate.histograms import count_scores
 from hymate.evaluation_config import AttributeConfig
-from hymate.privacy_config import PrivacyConfig
-from hymate.protocol import (
-    AloneReply,
-    AloneRequest,
-    Cells,
+from hymate.joining_protocol import (
     DescribeRequest,
-    Detail,
-    EvaluateReply,
-    EvaluateRequest,
-    FinetuneRequest,
-    GroupReport,
-    OwnFit,
     PrepareReply,
     PrepareRequest,
-    PretrainRequest,
-    RecalibrateReply,
-    RecalibrateRequest,
-    Refusal,
-    ScoreReport,
     SiteDescription,
     SplitCounts,
     StatisticsReply,
     StatisticsRequest,
-    TrainReply,
 )
+from hymate.privacy_config import PrivacyConfig
+from hymate.protocol import AloneReply, AloneRequest, FinetuneRequest, PretrainRequest, Refusal, TrainReply
+from hymate.score_reports import Cells, Detail, GroupReport, OwnFit, ScoreReport
+from hymate.scoring_protocol import EvaluateReply, EvaluateRequest, RecalibrateReply, RecalibrateRequest
 from hymate.strategy_config import StrategyConfig
 from strategies.wire import (
     ARRAYS,

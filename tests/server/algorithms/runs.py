@@ -20,7 +20,9 @@ from client.state import StrategyMemory
 from hymate.data.store import TripletStore
 from hymate.evaluate.histograms import count_scores
 from hymate.model.hymate import HyMaTE, build_model
-from hymate.protocol import Cells, EvaluateReply, FinetuneRequest, ScoreReport, TrainReply
+from hymate.protocol import FinetuneRequest, TrainReply
+from hymate.score_reports import Cells, ScoreReport
+from hymate.scoring_protocol import EvaluateReply
 from hymate.train.loop import finetune_epochs, make_optimiser
 from hymate.train.saved_model import load_model
 from server.app import run_study

@@ -15,9 +15,10 @@ from client.site import PrivacyPolicy, SiteConfig, load_site
 from hymate.config import RangeConfig
 from hymate.data.statistics import SiteStatistics
 from hymate.errors import InputFault
+from hymate.joining_protocol import DescribeRequest, NoisyCounts, PrepareReply, StatisticsRequest
 from hymate.privacy.accounting import epsilon_of
 from hymate.privacy.spend import SAMPLED_GAUSSIAN, Spend
-from hymate.protocol import Action, DescribeRequest, NoisyCounts, PrepareReply, StatisticsRequest
+from hymate.protocol import Action
 from strategies.wire import unpack
 from tests.in_process import small_study
 from tests.server.private.asking import NOISE

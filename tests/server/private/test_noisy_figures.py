@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from client.ledger import Ledger
 from hymate.privacy.accounting import epsilon_of
-from hymate.protocol import CompareRequest, EvaluateReply, EvaluateRequest, RecalibrateRequest, Refusal
+from hymate.protocol import Refusal
+from hymate.scoring_protocol import CompareRequest, EvaluateReply, EvaluateRequest, RecalibrateRequest
 from server.rounds import StudyFailure
 from strategies.wire import named, pack, unpack, unpack_weights
 from tests.in_process import small_study
@@ -160,7 +161,7 @@ def test_a_site_that_demands_it_takes_part_where_it_is_given(study: Study) -> No
     study.run(rounds=(1, 1), **covered(site_of(study).data))
     assert set(study.report()["sites"]) == {"hospital_1", "hospital_2"}
     message = asked(study, PREPARE)
-    from hymate.protocol import PrepareRequest
+    from hymate.joining_protocol import PrepareRequest
 
     exact = unpack(message.content, PrepareRequest).model_copy(update={"noisy": None})
     assert "without noise" in unpack(ask_again(study, message, pack(exact)).content, Refusal).reason

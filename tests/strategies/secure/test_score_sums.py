@@ -18,7 +18,7 @@ from hymate.evaluate.histograms import (
 from hymate.evaluate.metrics import auroc as exact_auroc
 from hymate.evaluate.metrics import average_precision as exact_precision
 from hymate.evaluate.operating_point import confusion_at
-from hymate.protocol import Cells, ScoreReport
+from hymate.score_reports import Cells, ScoreReport
 from strategies.secure.ring import OutOfBounds
 from strategies.secure.score_sums import SUMS, numbers_of, report_of, size_of
 

@@ -94,13 +94,10 @@ class _Scale:
 
     def __init__(self, detail: Detail | None) -> None:
         self.edges = first_edges() if detail is None else np.array(detail.edges)
-        self._barriers: list[int] = []
-        if detail is None:
-            self.begins = first_begins()
-            return
-        if detail.threshold is not None:
-            self._barriers = [int(np.searchsorted(self.edges, detail.threshold, side="right"))]
-        self.begins = agreed_begins(len(self.edges) + 1, *self._barriers)
+        threshold = None if detail is None else detail.threshold
+        at = None if threshold is None else int(np.searchsorted(self.edges, threshold, side="right"))
+        self.begins = first_begins() if detail is None else agreed_begins(len(self.edges) + 1, at)
+        self._barriers = [] if at is None else [at]
 
     def told(self, table: Counts, policy: Policy) -> ScoreCells | None:
         """The table's cells, joined to the site's minimum; None where even one would be below it."""

@@ -107,6 +107,12 @@ def test_asked_again_it_is_the_same_and_free_and_otherwise_charged(noised: Study
     assert len(charged(noised)) == entries + 1
     assert loud.deviation == pytest.approx(3.0 * 2**0.5)
     assert loud.cells != first.cells
+    assert request.detail is not None
+    pointless = request.model_copy(
+        update={"detail": request.detail.model_copy(update={"threshold": None}), "run": "another"}
+    )
+    told = unpack(ask_again(noised, message, pack(pointless, weights)).content, EvaluateReply).report
+    assert told.n == first.n  # tuning stays may name no operating point
 
 
 def test_no_figure_is_told_without_noise(noised: Study) -> None:

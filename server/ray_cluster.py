@@ -59,7 +59,8 @@ def ray_cluster(resources: Resources, address: str | None) -> Iterator[Callable[
                 raise InputFault("simulation.address", f"no Ray at '{address}': {cause}", remedy) from None
             remedy = "let TMPDIR name a folder with a short path and free space"
             raise InputFault("Ray", f"does not start: {cause}", remedy) from None
-        options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+        # Ray would remember every message for its dashboard, up to 100,000 of them at 3.5 KB.
+        options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "enable_task_events": False}
         remote: Any = ray.remote  # its types know functions of a few arguments only
         yield lambda kind, *arguments: remote(**options)(kind).remote(*arguments)
 

@@ -95,6 +95,10 @@ class Roster:
         """Whether the node's name is known: in a simulation only since it last described itself."""
         return node in self._name_of
 
+    def description(self, site: str) -> SiteDescription | None:
+        """What the site said that it holds."""
+        return self._standings[site].description
+
     def known(self, node: int) -> bool:
         """Whether the node has said what it holds."""
         return node in self._name_of and self.of(node).description is not None

@@ -116,7 +116,7 @@ def _usable(where: str) -> Iterator[None]:
 
 def _weight(roster: Roster, request: RoundRequest, site: str) -> float:
     """How much a site counts by what it said it holds."""
-    description = roster.standings[site].description
+    description = roster.description(site)
     assert description is not None  # it was introduced before it took part
     counts = description.splits["train"]
     return weight_of(request.strategy, site, counts.stays or 1, counts.positives)

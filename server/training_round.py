@@ -192,7 +192,7 @@ class TrainingRound:
         """Training stays of a site: as it says with its update or, of one with noise, as it said before."""
         if reply.record.stays is not None:
             return reply.record.stays
-        description = self._roster.standings[reply.site].description
+        description = self._roster.description(reply.site)
         return (description.splits["train"].stays if description else None) or 1
 
     def _nominal_steps(self, reply: Reply[TrainReply]) -> int:
@@ -201,7 +201,7 @@ class TrainingRound:
         return int(phase.local_epochs * math.ceil(self.stays(reply) / phase.batch_size))
 
     def _positives(self, site: str) -> int | None:
-        description = self._roster.standings[site].description
+        description = self._roster.description(site)
         return None if description is None else description.splits["train"].positives
 
 

@@ -3,9 +3,11 @@
     python -m benchmarks.simulation [--sites 4 32 128 512] [--rounds 5] [--pfl PYTHON] [--json]
 
 Every framework does the same work (`benchmarks.frameworks.work`) on the same stores, one after the other:
-`hymate-simulate`, which besides keeps every hospital's state and journal on disk and checkpoints each round;
-Flower's FedAvg as in its quickstart, on as many workers; pfl-research in one process. `--pfl` names a Python
-that has pfl 0.6 and this project: pfl wants an older dp-accounting than ours, so it has its own environment.
+`hymate-simulate`, which besides keeps every hospital's count of rounds and journal on disk, checks what comes
+back and checkpoints each round; Flower's FedAvg as in its quickstart, on as many workers; pfl-research, which
+has one process, as often side by side as there are workers, so that the cores are as busy as in the others.
+`--pfl` names a Python that has pfl 0.6 and this project: pfl wants an older dp-accounting than ours, so it has
+its own environment.
 
 Rounds count from the second on. Beside each ratio of rounds per minute stands that of processor time for a
 round: other work on the machine moves the one, and hardly the other.
@@ -53,7 +55,7 @@ class Figures:
     ratio_vs_flower: float
     cpu_ratio_vs_flower: float
     ratio_vs_pfl: float | None
-    """Against pfl on one core, times the workers: what a core does."""
+    """What a core does: against one of the pfl processes, times the workers."""
     cpu_ratio_vs_pfl: float | None
     driver_peak_gib: float
     total_peak_gib: float
@@ -114,6 +116,7 @@ def measure(sites: int, options: argparse.Namespace, folder: Path) -> Figures:
     write_cohort(Cohort(SyntheticConfig(hospitals=sites, stays=options.stays)), cohort)
     study = {
         "name": f"bench-{sites}",
+        "strategy": {"optimiser_state": "reset"},  # as in the others
         "pretrain": {"rounds": 0},
         "finetune": {"rounds": options.rounds, "batch_size": 32, "patience": options.rounds},
         "simulation": {
@@ -136,8 +139,8 @@ def measure(sites: int, options: argparse.Namespace, folder: Path) -> Figures:
         rounds = [line for line in lines if (line["phase"], line["event"]) == ("finetune", "round")]
         ours = Pace.of([line["time"] for line in rounds], used)
     training = statistics.mean(line["training_s"] for line in rounds[1:])
-    flower = framework(sys.executable, "flower", run, options)
-    pfl = framework(options.pfl, "pfl_research", run, options) if options.pfl else None
+    flower = flower_pace(run, options)
+    pfl = pfl_pace(run, options) if options.pfl else None
     figures = Figures(
         sites=sites,
         rounds_per_min=60 / ours.seconds,
@@ -158,14 +161,34 @@ def measure(sites: int, options: argparse.Namespace, folder: Path) -> Figures:
     return figures
 
 
-def framework(python: str, module: str, run: Path, options: argparse.Namespace) -> Pace:
-    """The same rounds elsewhere."""
+def flower_pace(run: Path, options: argparse.Namespace) -> Pace:
+    """Of the same rounds on Flower's own engine."""
+    with Processor() as used:
+        (told,) = framework(sys.executable, "flower", run, options)
+        return Pace.of(told["ended"], used)
+
+
+def pfl_pace(run: Path, options: argparse.Namespace) -> Pace:
+    """Of the same rounds in one of the pfl processes: their mean."""
+    told = framework(options.pfl, "pfl_research", run, options, copies=options.workers)
+    seconds, cpu_s = (
+        statistics.mean(one[what][-1] - one[what][0] for one in told) for what in ("ended", "used")
+    )
+    return Pace(seconds / (options.rounds - 1), cpu_s / (options.rounds - 1))
+
+
+def framework(
+    python: str, module: str, run: Path, options: argparse.Namespace, copies: int = 1
+) -> list[dict[str, list[float]]]:
+    """The same rounds elsewhere: what each copy of the program tells (`Work.tell`)."""
     words = [str(run), str(options.rounds), str(options.workers)]
     # Not as `__main__`: Ray's workers look the ClientApp's functions up where they were defined.
     command = [python, "-c", f"from benchmarks.frameworks.{module} import main; main()", *words]
-    with Processor() as used:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        return Pace.of(json.loads(done.stdout.splitlines()[-1])["ended"], used)
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(copies)]
+    said = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise SystemExit(f"{module} ended with an error")
+    return [json.loads(lines.splitlines()[-1]) for lines in said]
 
 
 def all_figures(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

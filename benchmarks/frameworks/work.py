@@ -13,16 +13,18 @@ import torch
 from torch import nn
 
 from client.agreed import agreed_store
-from client.site import load_site
+from client.evaluation import report_on
+from client.site import Policy, load_site
 from hymate.data.store import TripletStore
 from hymate.data.vocabulary import Vocabulary
 from hymate.model.hymate import HyMaTE, build_model
+from hymate.ops.allocator import reuse_memory
 from hymate.train.loop import finetune_epochs
 from hymate.train.optimiser import make_optimiser
-from hymate.train.scoring import labelled, score
 from server.study import StudyConfig, load_study
 
 BALANCE = 4.0
+POLICY = Policy(min_cell=1)
 
 
 @dataclass
@@ -30,10 +32,10 @@ class Work:
     """The hospitals of a run of `hymate-simulate`, whose triplet stores it left."""
 
     run: Path
-    training_s: float = 0.0
-    """Seconds of training so far."""
     ended: list[float] = field(default_factory=list)
-    """When each round ended, by `time.time`."""
+    """When each round ended, by `time.time` ..."""
+    used: list[float] = field(default_factory=list)
+    """... and the processor seconds of this process until then."""
 
     @cached_property
     def study(self) -> StudyConfig:
@@ -57,10 +59,12 @@ class Work:
         return build_model(study.model, vocabulary.size, vocabulary.static_width, hours, study.seed)
 
     def do(self, model: nn.Module, store: TripletStore, server_round: int) -> int:
-        """One site's round, on one thread; returns its training stays."""
+        """One site's round, on one thread and with memory kept for reuse, as at a hospital; returns its
+        training stays."""
         assert isinstance(model, HyMaTE)  # as frameworks hand it on
         torch.set_num_threads(1)
-        score(model, store, labelled(store, "tuning"))
+        reuse_memory()
+        report_on(model, store, "tuning", POLICY)
         config = self.study.finetune
         done = finetune_epochs(
             model,
@@ -72,12 +76,12 @@ class Work:
             first_epoch=server_round - 1,
             epochs=config.local_epochs,
         )
-        self.training_s += done.seconds
         return done.stays
 
     def round_ended(self) -> None:
         self.ended.append(time.time())
+        self.used.append(time.process_time())
 
     def tell(self) -> None:
         """The measurements, as a line of JSON on standard output."""
-        sys.stdout.write(json.dumps({"ended": self.ended}) + "\n")
+        sys.stdout.write(json.dumps({"ended": self.ended, "used": self.used}) + "\n")

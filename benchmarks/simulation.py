@@ -6,8 +6,8 @@ Every framework does the same work (`benchmarks.frameworks.work`) on the same st
 `hymate-simulate`, which besides keeps every hospital's count of rounds and journal on disk, checks what comes
 back and checkpoints each round; Flower's FedAvg as in its quickstart, on as many workers; pfl-research, which
 has one process, as often side by side as there are workers, so that the cores are as busy as in the others.
-`--pfl` names a Python that has pfl 0.6 and this project: pfl wants an older dp-accounting than ours, so it has
-its own environment.
+`--pfl` names a Python that has pfl 0.6 and this project: pfl wants an older dp-accounting than ours, so it
+has its own environment.
 
 Rounds count from the second on. Beside each ratio of rounds per minute stands that of processor time for a
 round: other work on the machine moves the one, and hardly the other.

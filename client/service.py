@@ -25,7 +25,7 @@ from client.journal import Event, Tail, journal_path, note
 from client.keygen import fingerprint_of, public_key_of
 from client.site import FLOWER, SiteConfig, connection_of, host_of, port_of
 from hymate.errors import InputFault
-from hymate.processes import MARK, end_marked, last_line
+from hymate.processes import MARK, end_marked, last_line, temporary_home
 
 LOCK = "client.lock"
 LOG = "supernode.log"
@@ -59,11 +59,11 @@ def serve(path: Path, site: SiteConfig, say: Say, give_up_after_s: float | None 
     coordinator, key = connection_of(site, path)
     fingerprint = fingerprint_of(public_key_of(key))
     demand_readable(coordinator.ca)
-    with _stop_signals() as stopping, only_one(site):
+    with _stop_signals() as stopping, only_one(site), temporary_home() as home:
         demand_free(site, path)
         say(f"site {site.name}, key {fingerprint}, coordinator {coordinator.address}")
         note(site, Event.STARTED, f"client of site {site.name} started")
-        service = _Service(path, site, say)
+        service = _Service(path, site, home, say)
         try:
             service.keep_running(stopping, give_up_after_s)
         finally:
@@ -75,9 +75,11 @@ def serve(path: Path, site: SiteConfig, say: Say, give_up_after_s: float | None 
 class _Service:
     """One SuperNode after the other, and what is told of them."""
 
-    def __init__(self, path: Path, site: SiteConfig, say: Say) -> None:
+    def __init__(self, path: Path, site: SiteConfig, home: Path, say: Say) -> None:
+        """Args: home: of the temporary files of all that is started."""
         self._path = path
         self._site = site
+        self._home = home
         self._say = say
         self._mark = secrets.token_hex(8)
         self._tail = Tail(journal_path(site))
@@ -137,7 +139,7 @@ class _Service:
         with self._log.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, *words],
-                env=environment(self._site, self._mark),
+                env=environment(self._site, self._home, self._mark),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -161,12 +163,13 @@ class _Service:
             self._say(text)
 
 
-def environment(site: SiteConfig, mark: str) -> dict[str, str]:
+def environment(site: SiteConfig, home: Path, mark: str) -> dict[str, str]:
     """What the SuperNode and its children inherit: they call nobody but the coordinator."""
     own = f"127.0.0.1,localhost,{os.environ.get('NO_PROXY') or os.environ.get('no_proxy') or ''}".rstrip(",")
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "TMPDIR": str(home),
         "FLWR_HOME": str(site.state / FLOWER),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from hymate.errors import InputFault
+
 MARK = "HYMATE_LAUNCH"
 PREFIX = "hymate-"
 LOCK = ".lock"
@@ -26,16 +28,23 @@ LOCK = ".lock"
 def temporary_home() -> Iterator[Path]:
     """A temporary folder of our own; those whose owners are gone are removed.
 
-    Its name is short: Ray puts sockets below it.
+    Its name is short: Ray and Python put sockets below it. `InputFault` where none can be made.
     """
-    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/{LOCK}"):
+    try:
+        home = Path(tempfile.mkdtemp(prefix=PREFIX))
+    except OSError as fault:
+        what = f"holds no temporary files ({fault.strerror})"
+        raise InputFault(
+            "TMPDIR", what, "let it name a folder with free space that can be written to"
+        ) from None
+    for left in home.parent.glob(f"{PREFIX}*/{LOCK}"):
         with contextlib.suppress(OSError), left.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left.parent, ignore_errors=True)
-    home = Path(tempfile.mkdtemp(prefix=PREFIX))
     try:
-        with (home / LOCK).open("w") as lock:
+        with (home / f"{LOCK}ing").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            Path(lock.name).rename(home / LOCK)  # nobody else ever finds it unlocked
             yield home
     finally:
         shutil.rmtree(home, ignore_errors=True)

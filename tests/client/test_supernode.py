@@ -223,9 +223,14 @@ def test_foreign_code_runs_where_it_is_approved_and_nowhere_else(
 
 
 def test_a_site_waits_for_its_coordinator_joins_and_joins_again(
-    tmp_path: Path, hospitals: Path, sites: list[Site]
+    tmp_path: Path, hospitals: Path, sites: list[Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not there, key unknown, known, gone, begun anew: the site says so each time and needs nobody."""
+    """Not there, key unknown, known, gone, begun anew: the site says so each time and needs nobody.
+
+    What it could not clean up, being killed, the next one does.
+    """
+    (temporary := tmp_path.parent / "t").mkdir()  # a short name: sockets lie below
+    monkeypatch.setenv("TMPDIR", str(temporary))
     write_certificates(tmp_path / "c")
     at = Coordinator(tmp_path / "c", free_port(), 0)
     site = Site(tmp_path / "north", at, hospitals)
@@ -243,10 +248,24 @@ def test_a_site_waits_for_its_coordinator_joins_and_joins_again(
     with superlink(at.folder, at.port) as anew:
         anew.register(site.key.public, "north")
         until(lambda: "connected to" in site.told()[told:], "the site joins again")
+        until(lambda: list(temporary.glob("hymate-*/pymp-*")), "the process that messages are forked from")
         assert site.process is not None
-        site.process.kill()  # nothing can be cleaned up by it now
+        (executor,) = (
+            process
+            for process in psutil.Process(site.process.pid).children(recursive=True)
+            if process.status() != "zombie" and "client.executor" in process.cmdline()
+        )
+        for killed in (site.process, executor):  # nothing can be cleaned up by them now
+            killed.kill()
         site.process.wait()
         until(lambda: not site.processes(), "its children end by themselves")
+        (left,) = temporary.glob("hymate-*")
+        assert list(left.glob("pymp-*"))
+        site.start()
+        until(lambda: not left.exists(), "the next one has cleared up")
+        assert site.stop() == 0
+    assert not list(temporary.glob("hymate-*"))
+    assert not list(temporary.glob("pymp-*"))
 
 
 def test_another_authority_is_not_spoken_to_and_a_limit_ends_the_waiting(
@@ -286,7 +305,7 @@ def test_nobody_but_the_coordinator_is_called(tmp_path: Path) -> None:
     from client.service import environment as client_environment
     from client.site import SiteConfig
 
-    found = client_environment(SiteConfig(name="north", data=tmp_path, state=tmp_path), "mark")
+    found = client_environment(SiteConfig(name="north", data=tmp_path, state=tmp_path), tmp_path, "mark")
     assert found["FLWR_TELEMETRY_ENABLED"] == "0"
     assert found["FLWR_DISABLE_UPDATE_CHECK"] == "1"
     assert found[MARK] == "mark"

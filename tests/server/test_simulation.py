@@ -31,7 +31,12 @@ STUDY = {
     "pretrain": {"rounds": 1, "batch_size": 16},
     "finetune": {"rounds": 2, "batch_size": 16},
     "evaluation": {"local_baseline": True},
-    "simulation": {"synthetic": {"hospitals": 3, "stays": 60}, "min_cell": 1},
+    "simulation": {
+        "synthetic": {"hospitals": 4, "stays": 60},
+        "min_cell": 1,
+        "resources": {"cpus": 0.5},  # on two cores four workers take turns
+        "workers": 2,
+    },
 }
 
 
@@ -103,13 +108,14 @@ def killed_and_resumed(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("nothing_left")
-def test_the_same_seed_gives_the_same_numbers_with_one_worker_or_two_or_killed(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_numbers_with_one_worker_two_or_four_or_killed(tmp_path: Path) -> None:
     reports = []
-    for workers in (1, 2):
+    for workers in (1, 4):
         folder = tmp_path / str(workers)
         folder.mkdir()
         done = simulate(folder, "--json", "--set", f"simulation.workers={workers}")
         assert done.returncode == 0, done.stderr
+        assert f"4 hospitals, {workers} at a time (0.5 CPU each)" in done.stderr
         reports.append(json.loads(done.stdout))
         run = folder / "run"
         assert json.loads((run / "report.json").read_text()) == reports[-1]
@@ -120,11 +126,13 @@ def test_the_same_seed_gives_the_same_numbers_with_one_worker_or_two_or_killed(t
         assert list((run / "tensorboard").iterdir())
     first, second = ({k: v for k, v in report.items() if k != "timings"} for report in reports)
     assert first == second
-    resumed = killed_and_resumed(tmp_path)
+    resumed = killed_and_resumed(tmp_path)  # with two
     assert {**resumed, "participation": {}, "timings": {}} == {**first, "participation": {}, "timings": {}}
-    weights = [(tmp_path / run / "model" / "weights.safetensors").read_bytes() for run in ("1/run", "run")]
-    assert weights[0] == weights[1]
-    assert set(first["sites"]) == {"hospital_1", "hospital_2", "hospital_3"}
+    weights = {
+        (tmp_path / run / "model" / "weights.safetensors").read_bytes() for run in ("1/run", "4/run", "run")
+    }
+    assert len(weights) == 1
+    assert set(first["sites"]) == {f"hospital_{number}" for number in range(1, 5)}
     assert first["sites"].keys() == first["local"].keys()
     assert first["pooled"]["n"] == sum(site["n"] for site in first["sites"].values())
 

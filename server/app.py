@@ -20,6 +20,7 @@ from hymate.report.page import render_page
 from hymate.report.run_directory import PAGE, FinishedRun
 from server.detail import agreed_detail
 from server.exchange import Clock
+from server.failure import StudyFailure
 from server.generalisation import generalise
 from server.journal import METRICS, PARTICIPATION, Journal, write_status
 from server.participation import ParticipationConfig
@@ -27,7 +28,7 @@ from server.phases import agree_vocabulary, describe
 from server.recalibration import recalibrate
 from server.report.figures import Outcome, build_report
 from server.resume import only_one
-from server.rounds import Federation, StudyFailure
+from server.rounds import Federation
 from server.run import open_run
 from server.scoring_phases import evaluate
 from server.short_waits import shorten_waits

@@ -71,9 +71,9 @@ def simulate(
 
     from rich.console import Console
 
+    from server.failure import StudyFailure
     from server.progress import Progress
     from server.report.terminal import print_report
-    from server.rounds import StudyFailure
     from server.simulation import simulate as run_simulation
     from server.study import load_study
 

@@ -14,7 +14,7 @@ from hymate.errors import InputFault
 from hymate.protocol import Action
 from hymate.score_reports import Detail, ScoreReport
 from hymate.scoring_protocol import CompareReply, CompareRequest, ModelKind, PairedDifference
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from server.run import Finetuned, Run, Weights
 from server.scoring_phases import OwnModels, asked_once, score_whole
 from server.study import StudyConfig

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 
 if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient

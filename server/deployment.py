@@ -13,11 +13,11 @@ from typing import Any, Protocol
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from server.control import Unreachable, study_bundle
+from server.failure import StudyFailure
 from server.federation_config import FederationConfig
 from server.journal import STATUS, read_status, write_status
 from server.launch import SuperLink, deployed_superlink, named_superlink
 from server.resume import has_work, refuse_unfinished, roll_back
-from server.rounds import StudyFailure
 from server.simulation_layout import set_aside
 from server.study import StudyConfig, dump_study
 

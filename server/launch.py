@@ -24,8 +24,8 @@ import psutil
 
 from hymate.processes import MARK, end_marked, last_line, marked, temporary_home
 from server.control import Control, study_bundle
+from server.failure import StudyFailure
 from server.federation_config import FederationConfig, split_address
-from server.rounds import StudyFailure
 
 CARRIER = "flwr-serverapp"
 """Flower's program in which a study's ServerApp runs."""

@@ -19,8 +19,9 @@ from hymate.protocol import Action
 from hymate.score_reports import Detail, ScoreReport
 from hymate.scoring_protocol import EvaluateReply, EvaluateRequest, KeptScores
 from server.detail import agreed_detail
+from server.failure import StudyFailure
 from server.phases import agree_vocabulary, preparation
-from server.rounds import Federation, StudyFailure
+from server.rounds import Federation
 from server.run import Finetuned, Run, open_run
 from server.scoring_phases import without_groups
 from server.study import StudyConfig

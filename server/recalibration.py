@@ -10,7 +10,7 @@ from hymate.evaluate.recalibration import Fit, Kind, Sums, start_from_cells
 from hymate.protocol import Action
 from hymate.score_reports import Detail, GroupReport, OwnFit, ScoreReport
 from hymate.scoring_protocol import RecalibrateReply, RecalibrateRequest
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from server.run import Finetuned, Run
 from server.scoring_phases import scoring
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hymate.errors import InputFault
 from server.checkpoint import FOLDER, Checkpoints
+from server.failure import StudyFailure
 from server.journal import STATUS, cut_back, read_status
-from server.rounds import StudyFailure
 from server.study import StudyConfig, load_study
 
 LOCK = ".lock"

@@ -21,7 +21,9 @@ from hymate.joining_protocol import DescribeRequest, PrepareReply, PrepareReques
 from hymate.protocol import Action, RoundRequest, TrainReply
 from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_config import SecureAggregationConfig
+from server.admission import Admission
 from server.exchange import Clock, Exchange, Reply, Step
+from server.failure import StudyFailure
 from server.journal import Journal
 from server.participation import ParticipationConfig
 from server.roster import Roster
@@ -38,10 +40,6 @@ Record = TypeVar("Record", bound=BaseModel)
 SETTLE_S = 10.0
 """How long a study waits for its last sites once those connected are enough to begin."""
 PAUSE_MINUTES = 10.0
-
-
-class StudyFailure(Exception):
-    """The study cannot go on; the message is the cause in one line."""
 
 
 class Federation:
@@ -67,8 +65,7 @@ class Federation:
         self._journal = journal
         self._clock = clock or Clock()
         self._exchange = Exchange(grid, rules, journal, self.roster, self._clock)
-        self._describe = describe
-        self._prepare: PrepareRequest | None = None
+        self._admission = Admission(describe, self.roster)
         unknown = sorted(set(rules.required) - set((identities or {}).values()))
         if identities and unknown:
             raise StudyFailure(f"participation.required names '{unknown[0]}', which is no site of the study")
@@ -104,7 +101,7 @@ class Federation:
         self._learn_names()
         nodes = {node: name for node, name in self.roster.names.items() if name in sites}
         rules = self._rules.among(nodes.values()).model_copy(update={"pause_minutes": self._pause_minutes})
-        few = Federation(self._grid, rules, journal, len(nodes), self._describe, nodes, self._clock)
+        few = Federation(self._grid, rules, journal, len(nodes), self._admission.describe, nodes, self._clock)
         for node in nodes:
             few.roster.of(node).description = self.roster.of(node).description
         return few
@@ -118,15 +115,15 @@ class Federation:
 
     def join(self) -> None:
         """Learn the sites' names and what they hold."""
-        self._gather("describe", 0, self._describing)
+        self._gather("describe", 0, self._admission.describing)
 
     def freeze(self, request: PrepareRequest) -> None:
         """From here on a site takes part once it has agreed to this vocabulary."""
-        self._prepare = request
+        self._admission.freeze(request)
 
     def agree(self) -> None:
         """Have every site make its store under the frozen vocabulary."""
-        self._gather("prepare", 0, self._preparing)
+        self._gather("prepare", 0, self._admission.preparing)
 
     def ask(
         self, action: Action, request: BaseModel, kind: type[Record], weights: Weights | None = None
@@ -141,7 +138,7 @@ class Federation:
             own = content
             if isinstance(request, EvaluateRequest):
                 own = addressed(content, request, "finetune", self.roster.of(node))
-            return Step(action, own, kind, partial(self._is_itself, node))
+            return Step(action, own, kind, partial(self._admission.is_itself, node))
 
         return self._gather(action.value.split(".")[1], 0, step_for)
 
@@ -159,7 +156,7 @@ class Federation:
 
         def step_for(node: int) -> Step:
             def accept(reply: Reply[TrainReply]) -> str | None:
-                return self._is_itself(node, reply) or training.fault_of(reply)
+                return self._admission.is_itself(node, reply) or training.fault_of(reply)
 
             content = training.content_for(self.roster.of(node))
             return Step(action, content, TrainReply, accept, weight=training.weight, taken=True)
@@ -184,11 +181,13 @@ class Federation:
         ) -> dict[int, Reply[Any]]:
             def itself(node: int) -> Step:
                 step = step_for(node)
-                return replace(step, accept=lambda reply: self._is_itself(node, reply) or step.accept(reply))
+                return replace(
+                    step, accept=lambda reply: self._admission.is_itself(node, reply) or step.accept(reply)
+                )
 
             called = f"{phase} {name}".rstrip()
             ending = self._exchange.run(
-                called, draw.number, nodes, lambda node: self._next_step(node, itself), enough
+                called, draw.number, nodes, lambda node: self._admission.next_step(node, itself), enough
             )
             return ending.replies
 
@@ -237,7 +236,7 @@ class Federation:
             asked |= set(nodes)
             self._journal.metric(phase, "asked", sites=len(nodes), server_round=server_round)
             ending = self._exchange.run(
-                phase, server_round, nodes, lambda node: self._next_step(node, step_for), complete
+                phase, server_round, nodes, lambda node: self._admission.next_step(node, step_for), complete
             )
             usable |= ending.replies
             barred |= ending.barred
@@ -300,47 +299,7 @@ class Federation:
         present = self.roster.members(self._grid.get_node_ids())
         strangers = [node for node in present if not self.roster.named(node)]
         if strangers:
-            self._exchange.run("describe", 0, strangers, self._describing, lambda answered: True)
-
-    def _next_step(self, node: int, step_for: Callable[[int], Step]) -> Step:
-        """What this site must answer next on its way to the step that is asked of all."""
-        last = step_for(node)
-        if last.action != Action.DESCRIBE and not self.roster.known(node):
-            return replace(self._describing(node), last=False)
-        early = (Action.DESCRIBE, Action.STATISTICS, Action.PREPARE)
-        if last.action not in early and not self.roster.of(node).ready:
-            return replace(self._preparing(node), last=False)
-        return last
-
-    def _describing(self, node: int) -> Step:
-        def accept(reply: Reply[SiteDescription]) -> str | None:
-            try:
-                self.roster.introduced(node, reply.record)
-            except ValueError as fault:
-                if self.roster.deployed:
-                    return str(fault)
-                raise StudyFailure(str(fault)) from None
-            return None
-
-        return Step(Action.DESCRIBE, pack(self._describe), SiteDescription, accept)
-
-    def _preparing(self, node: int) -> Step:
-        assert self._prepare is not None  # asked only once the vocabulary is frozen
-        standing, agreed = self.roster.of(node), self._prepare.vocabulary_hash
-
-        def accept(reply: Reply[PrepareReply]) -> str | None:
-            fault = self._is_itself(node, reply)
-            if fault is None and (other := reply.record.vocabulary_hash) != agreed:
-                fault = f"agreed to vocabulary {other[:12]}, the study's is {agreed[:12]}"
-            if fault is None:
-                standing.prepared, standing.ready = reply.record, True
-            return fault
-
-        return Step(Action.PREPARE, pack(self._prepare), PrepareReply, accept)
-
-    def _is_itself(self, node: int, reply: Reply[Any]) -> str | None:
-        known = self.roster.label(node)
-        return None if reply.site == known else f"calls itself '{reply.site}', but it is '{known}'"
+            self._exchange.run("describe", 0, strangers, self._admission.describing, lambda answered: True)
 
     def wait_for_nodes(self) -> None:
         """Wait until the study's sites are connected, or enough of them to begin."""

@@ -16,8 +16,8 @@ from hymate.evaluate.noisy_cells import norm
 from hymate.protocol import Action, RoundRequest
 from hymate.score_reports import ScoreReport
 from hymate.scoring_protocol import EvaluateRequest
+from server.failure import StudyFailure
 from server.roster import Roster
-from server.rounds import StudyFailure
 from server.run import Run
 from server.secure_round import SecretWork
 from server.training_round import Folded, array_bytes, undeclared

@@ -165,9 +165,9 @@ def _lead(
 def _follow(deployment: Deployment, notes: Console, resume: bool, keep: bool, as_json: bool) -> int:
     from rich.console import Console
 
+    from server.failure import StudyFailure
     from server.progress import DeploymentProgress
     from server.report.terminal import print_report
-    from server.rounds import StudyFailure
     from server.study_view import StudyView
 
     study = deployment.study

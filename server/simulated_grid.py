@@ -25,7 +25,7 @@ from flwr.app import ArrayRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from server.simulation_layout import SimulatedSite
 from strategies.wire import ARRAYS
 

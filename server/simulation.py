@@ -15,10 +15,10 @@ from hymate.data.meds import MedsDataset
 from hymate.durable import write_text
 from hymate.errors import InputFault
 from server.exchange import Clock
+from server.failure import StudyFailure
 from server.journal import read_status
 from server.ray_cluster import ray_cluster
 from server.resume import refuse_unfinished, roll_back
-from server.rounds import StudyFailure
 from server.simulation_layout import data_folders, lay_out_run, simulated_sites
 from server.simulation_resources import choose_resources
 from server.study import StudyConfig, dump_study

@@ -35,9 +35,9 @@ from hymate.protocol import Action
 from server.app import run_study
 from server.checkpoint import FOLDER as CHECKPOINTS
 from server.checkpoint import Checkpoints
+from server.failure import StudyFailure
 from server.journal import BOARD, cut_back
 from server.resume import only_one
-from server.rounds import StudyFailure
 from server.study import StudyConfig, dump_study
 
 

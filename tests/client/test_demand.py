@@ -12,7 +12,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from server.app import run_study
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from tests.in_process import InProcessGrid, lay_out, small_study
 
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from hymate.joining_protocol import PrepareReply
 from hymate.protocol import TrainReply
 from server.app import run_study
+from server.failure import StudyFailure
 from server.progress import DeploymentProgress
-from server.rounds import StudyFailure
 from server.study_view import StudyView
 from strategies.wire import pack, unpack, unpack_weights
 from tests.in_process import InProcessGrid, lay_out, small_study

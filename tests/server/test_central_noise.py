@@ -22,7 +22,7 @@ from hymate.privacy.accounting import epsilon_of
 from hymate.privacy.spend import SAMPLED_GAUSSIAN, Spend
 from hymate.privacy_config import CentralPrivacyConfig
 from server.central_noise import RATE, CentralNoise, multiplier_of
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from server.study import StudyConfig, load_study
 from strategies.base import Arrays, Round, Update
 from strategies.fedavg import FedAvg

@@ -25,7 +25,7 @@ from hymate.score_reports import Cells, ScoreReport
 from hymate.scoring_protocol import EvaluateReply
 from hymate.train.loop import finetune_epochs, make_optimiser, pretrain_epochs
 from server.app import run_study
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from server.study import StudyConfig
 from strategies.base import Arrays, Update
 from strategies.fedavg import FedAvg

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from hymate.joining_protocol import SiteDescription, SplitCounts
 from hymate.protocol import TrainReply
 from server.app import run_study
+from server.failure import StudyFailure
 from server.participation import ParticipationConfig
 from server.roster import Roster
-from server.rounds import StudyFailure
 from server.sampling import Draw
 from server.study import StudyConfig
 from strategies.wire import pack, unpack, unpack_weights

@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 from hymate.errors import InputFault
 from server.app import run_study
 from server.checkpoint import Checkpoint, Checkpoints
+from server.failure import StudyFailure
 from server.journal import Journal, cut_back
 from server.resume import changed_section, only_one, refuse_unfinished, roll_back
-from server.rounds import StudyFailure
 from server.study import StudyConfig, dump_study
 from tests.in_process import InProcessGrid, lay_out, small_study
 from tests.server.broken_off import KILLED, Point, in_process, processes

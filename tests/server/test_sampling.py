@@ -13,8 +13,8 @@ from flwr.app import Error, Message
 from pydantic import ValidationError
 
 from hymate.protocol import TrainReply
+from server.failure import StudyFailure
 from server.participation import ParticipationConfig
-from server.rounds import StudyFailure
 from server.sampling import Draw
 from strategies.wire import unpack
 from tests.in_process import InProcessGrid

@@ -15,7 +15,7 @@ from scipy.stats import chisquare
 
 from hymate.errors import InputFault
 from hymate.protocol import Declaration, MaskedReply
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from server.study import load_study
 from strategies.registry import ALGORITHMS, demand_sum
 from strategies.wire import ARRAYS, CONFIG, pack, unpack, unpack_weights

@@ -15,8 +15,8 @@ from flwr.app import Message, RecordDict
 
 from hymate.errors import InputFault
 from server import simulated_grid
+from server.failure import StudyFailure
 from server.ray_cluster import ray_cluster
-from server.rounds import StudyFailure
 from server.simulated_grid import Costs, SimulatedGrid
 from server.simulation_config import SimulationConfig
 from server.simulation_estimate import estimated_seconds, seconds_per_observation

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from hymate.protocol import TrainReply
 from server.app import run_study
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from strategies.wire import CONFIG, pack_config, unpack
 from tests.in_process import InProcessGrid, Tamper, lay_out, small_study
 

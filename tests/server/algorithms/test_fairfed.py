@@ -8,7 +8,7 @@ import pytest
 
 from hymate.protocol import TrainReply
 from hymate.train.scoring import labelled, score
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from strategies.wire import unpack, unpack_weights
 from tests.server.algorithms.runs import FINETUNE, PRETRAIN, SITES, Ran, carry, whole
 

@@ -12,7 +12,7 @@ from client.ledger import Ledger
 from hymate.privacy.accounting import epsilon_of
 from hymate.protocol import Refusal
 from hymate.scoring_protocol import CompareRequest, EvaluateReply, EvaluateRequest, RecalibrateRequest
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from strategies.wire import named, pack, unpack, unpack_weights
 from tests.in_process import small_study
 from tests.server.private.asking import (

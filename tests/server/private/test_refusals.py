@@ -19,7 +19,7 @@ from hymate.errors import InputFault
 from hymate.privacy.accounting import epsilon_of
 from hymate.privacy_config import PrivacyConfig
 from hymate.protocol import AloneRequest, Declaration, FinetuneRequest, TrainReply
-from server.rounds import StudyFailure
+from server.failure import StudyFailure
 from server.study import load_study
 from strategies.base import Algorithm, Round, SiteHalf
 from strategies.registry import demand_under_noise

@@ -40,6 +40,7 @@ class Admission:
 
     def describing(self, node: int) -> Step:
         """Say its name and what it holds; raises `StudyFailure` where a simulated site's name cannot be."""
+
         def accept(reply: Reply[SiteDescription]) -> str | None:
             try:
                 self._roster.introduced(node, reply.record)

@@ -7,6 +7,7 @@ from typing import Any
 from hymate.evaluate.differences import Comparison
 from hymate.evaluate.estimates import Estimate
 from hymate.evaluate.reliability import ReliabilityBin
+from hymate.report.cohort_content import AgreedVocabulary, SiteCohort
 from hymate.report.figures_content import Comparisons, Content, Described, Figures
 from hymate.report.generalisation_content import Generalisation
 from hymate.secure_config import SecureAggregationConfig
@@ -170,81 +171,6 @@ class Rounds(Content):
     """The round of fine-tuning whose weights were kept; 0: those before the first."""
 
 
-class SplitCounts(Content):
-    stays: int | None
-    positives: int | None
-
-
-class SiteCohort(Content):
-    dataset: str
-    splits: dict[str, SplitCounts]
-    left_out: dict[str, int | None]
-    """Why -> stays."""
-    unknown_codes: int | None
-
-
-class DroppedCode(Content):
-    code: str
-    reason: str
-
-
-class Feature(Content):
-    code: str
-    static: bool
-    unit: str
-    count: int
-    subjects: int
-    mean: float | None
-    std: float | None
-    low: float | None
-    high: float | None
-
-
-class Coverage(Content):
-    """Code -> site -> share of its people with the code; null: nobody, or too few to name."""
-
-    dynamic: dict[str, dict[str, float | None]]
-    static: dict[str, dict[str, float | None]]
-
-
-class UnitUse(Content):
-    unit: str
-    converted: dict[str, str]
-    undeclared: tuple[str, ...]
-
-
-class UnusualCode(Content):
-    """A site whose median lies far outside the others' values."""
-
-    code: str
-    site: str
-    median: float
-    others: float
-
-
-class Encoding(Content):
-    triplets: int | None
-    unknown_codes: int | None
-    unknown_triplets: int | None
-    unknown_share: float | None
-    outside: dict[str, int]
-
-
-class AgreedVocabulary(Content):
-    hash: str
-    codes: int
-    static: tuple[str, ...]
-    dropped: tuple[DroppedCode, ...]
-    scaling: str
-    outside: str
-    clip_z: float | None
-    features: tuple[Feature, ...]
-    coverage: Coverage
-    units: dict[str, UnitUse]
-    unusual: tuple[UnusualCode, ...]
-    encoding: dict[str, Encoding]
-
-
 class Trouble(Content):
     """A site that was missing in a round."""
 
@@ -291,7 +217,11 @@ class Privacy(Content):
     unit: str = "patient"
     """Of whom epsilon speaks: patient, or site under mode central."""
     dp_statistics: bool = False
-    """Whether counts, statistics of codes and figures of evaluation are noised, too."""
+    """Whether counts, statistics of codes and figures of evaluation are noised, too ..."""
+    statistics_noise: float | None = None
+    """... with this noise multiplier each; null under mode central ..."""
+    evaluation_noise: float | None = None
+    """... and figures with this one."""
     sites: dict[str, SitePrivacy]
 
 

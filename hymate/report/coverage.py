@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hymate.report.content import AgreedVocabulary
+from hymate.report.cohort_content import AgreedVocabulary
 
 SHOWN_CODES = 12
 SHOWN_SITES = 12

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -126,11 +125,17 @@ class Federation:
         self._gather("prepare", 0, self._admission.preparing)
 
     def ask(
-        self, action: Action, request: BaseModel, kind: type[Record], weights: Weights | None = None
+        self,
+        action: Action,
+        request: BaseModel,
+        kind: type[Record],
+        weights: Weights | None = None,
+        fault_of: Callable[[Record], str | None] = lambda record: None,
     ) -> list[Reply[Record]]:
         """The same request to every site; valid replies by site name.
 
-        A site that is scored is told up to which round of fine-tuning it counted.
+        A site that is scored is told up to which round of fine-tuning it counted. `fault_of` says what is
+        wrong with a reply, if anything.
         """
         content = pack(request, weights)
 
@@ -138,7 +143,12 @@ class Federation:
             own = content
             if isinstance(request, EvaluateRequest):
                 own = addressed(content, request, "finetune", self.roster.of(node))
-            return Step(action, own, kind, partial(self._admission.is_itself, node))
+            return Step(
+                action,
+                own,
+                kind,
+                lambda reply: self._admission.is_itself(node, reply) or fault_of(reply.record),
+            )
 
         return self._gather(action.value.split(".")[1], 0, step_for)
 

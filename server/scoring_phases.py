@@ -14,6 +14,7 @@ from server.detail import agreed_detail
 from server.pooled import PooledFigures, pooled_figures
 from server.run import Finetuned, Run, Weights
 from server.secure_phases import summed_reports
+from server.training_round import without_noise
 from strategies.registry import is_personal
 from strategies.wire import unpack_weights
 
@@ -50,7 +51,11 @@ def reports_on(run: Run, request: EvaluateRequest, weights: Weights) -> dict[str
     """What the sites answer, by name; where the study sums reports, that of all together."""
     if run.study.sums_reports:
         return summed_reports(run, request, weights)
-    replies = run.federation.ask(Action.EVALUATE, request, EvaluateReply, weights)
+
+    def fault_of(record: EvaluateReply) -> str | None:
+        return None if request.noise_multiplier is None else without_noise(record.report)
+
+    replies = run.federation.ask(Action.EVALUATE, request, EvaluateReply, weights, fault_of)
     return {reply.site: reply.record.report for reply in replies}
 
 

@@ -61,7 +61,7 @@ def train_round(
         expected=sizes(shared, config.bits, bins),
         weight_of=lambda site: _weight(federation.roster, request, site),
         tells_weight=request.privacy.mode != "none",
-        fault_of=lambda reply: undeclared(request.privacy, reply.noise),
+        fault_of=lambda reply: undeclared(request.privacy, reply),
     )
     summed = federation.summed(work, config, draw)
     with _usable(f"{phase} round {request.round}"):

@@ -15,7 +15,7 @@ from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from hymate.privacy_config import PrivacyConfig
-from hymate.protocol import Action, Declaration, GoingOn, RoundRequest, TrainReply
+from hymate.protocol import Action, Declaration, GoingOn, MaskedReply, RoundRequest, TrainReply
 from hymate.score_reports import ScoreReport
 from server.exchange import Reply
 from server.held_updates import HeldUpdates
@@ -177,7 +177,7 @@ class TrainingRound:
 
     def _not_as_asked(self, record: TrainReply) -> str | None:
         """Whether the round took the noise that was asked for: an update without never counts."""
-        if fault := undeclared(self._request.privacy, record.noise):
+        if fault := undeclared(self._request.privacy, record):
             return fault
         noisy = record.noise is not None
         raw = [name for name in ("stays", "loss", "steps") if getattr(record, name) is not None]
@@ -205,15 +205,22 @@ class TrainingRound:
         return None if description is None else description.splits["train"].positives
 
 
-def undeclared(privacy: PrivacyConfig, noise: Declaration | None) -> str | None:
+def undeclared(privacy: PrivacyConfig, record: TrainReply | MaskedReply) -> str | None:
     """What is wrong with what a site says of its noise, if anything."""
-    wanted = Declaration.of(privacy)
+    wanted, noise = Declaration.of(privacy), record.noise
     if noise == wanted:
-        return None
+        return without_noise(record.received) if privacy.dp_statistics else None
     if wanted is None:
         return "declares noise, and the study takes none"
     said = "other noise than the study's" if noise else "no noise"
     return f"declares {said}: only updates with the study's own noise count"
+
+
+def without_noise(report: ScoreReport | None) -> str | None:
+    """What is wrong with a report of which the study asks that it has noise, if anything."""
+    if report is None or report.deviation is not None:
+        return None
+    return "declares no noise of its figures: only figures with the study's own noise count"
 
 
 def array_bytes(content: RecordDict) -> int:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.app import Message
 from pydantic import ValidationError
 
 from client.ledger import Ledger
 from hymate.privacy.accounting import epsilon_of
-from hymate.protocol import Refusal
+from hymate.protocol import Refusal, TrainReply
 from hymate.scoring_protocol import CompareRequest, EvaluateReply, EvaluateRequest, RecalibrateRequest
 from server.failure import StudyFailure
 from strategies.wire import named, pack, unpack, unpack_weights
@@ -27,7 +28,7 @@ from tests.server.private.asking import (
     told,
 )
 from tests.server.private.test_noisy_counts import codes_of
-from tests.server.studies import Study
+from tests.server.studies import Study, origin
 
 SCORE, PREPARE = "evaluate.score", "query.prepare"
 
@@ -189,3 +190,24 @@ def test_what_cannot_be_noised_is_refused_when_the_study_is_read(hospitals: Path
     sections = covered(hospitals / "data" / "hospital_1")
     with pytest.raises(ValidationError, match=r"evaluation.pooled_baseline .* privacy.dp_statistics"):
         small_study(**{**sections, "evaluation": {"pooled_baseline": True}})
+
+
+@pytest.mark.parametrize("action", [FINETUNE, SCORE])
+def test_figures_without_noise_never_count(action: str, study: Study) -> None:
+    """Of a site that does not as the study asks."""
+
+    def tamper(name: str, reply: Message) -> Message:
+        if name != "hospital_1" or reply.metadata.message_type != action:
+            return reply
+        silent = {"deviation": None}
+        if action == SCORE:
+            scored = unpack(reply.content, EvaluateReply)
+            exact = scored.model_copy(update={"report": scored.report.model_copy(update=silent)})
+            return Message(pack(exact), reply_to=origin(reply))
+        record = unpack(reply.content, TrainReply)
+        assert record.received is not None
+        told = record.model_copy(update={"received": record.received.model_copy(update=silent)})
+        return Message(pack(told, unpack_weights(reply.content)), reply_to=origin(reply))
+
+    with pytest.raises(StudyFailure, match=r"hospital_1 .*declares no noise of its figures"):
+        study.run(tamper, rounds=(0, 1), **covered(site_of(study).data))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hymate.train_cli import Split
+from hymate.command_options import Model, Split, notes_console
 
 if TYPE_CHECKING:
     from hymate.train.alone import Progress
@@ -20,12 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    model: Annotated[
-        Path,
-        typer.Option(
-            "--model", help="Run directory of `hymate train` or of a federated study.", show_default=False
-        ),
-    ],
+    model: Model,
     members: Annotated[
         Path,
         typer.Option(
@@ -104,8 +99,6 @@ def audit(
 
     **What may leave the hospital:** the figures; they are of groups. See docs/privacy.md.
     """
-    from rich.console import Console
-
     from hymate.audit import audit as auditing
     from hymate.audit.people import Group, people_of
     from hymate.audit.shadows import ShadowSettings
@@ -124,7 +117,7 @@ def audit(
     settings = auditing.AuditSettings(
         shadows, probe, noise, delta, BootstrapSettings(bootstrap, seed=seed), seed
     )
-    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    notes = notes_console()
     inside = Group(members, tuple(member_splits or (Split.train,)))
     outside = Group(non_members, tuple(non_member_splits or (Split.held_out,)))
     with people_of(saved, inside, outside) as people, notes.status("auditing") as status:

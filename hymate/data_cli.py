@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from hymate.check_cli import check
+from hymate.command_options import Json
 from hymate.label_cli import label
 from hymate.site_table import print_sites
 from hymate.synthetic_cli import synthetic
@@ -35,7 +36,6 @@ Out = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the splits (and of the synthetic draws).")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an older output of `hymate data`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object and nothing else.")]
 
 
 @data.command()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hymate.train_cli import Split
+from hymate.command_options import Data, Model, Split, notes_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,13 +25,8 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    model: Annotated[
-        Path,
-        typer.Option(
-            "--model", help="Run directory of `hymate train` or of a federated study.", show_default=False
-        ),
-    ],
-    data: Annotated[Path, typer.Option("--data", help="Folder of a MEDS data set.", show_default=False)],
+    model: Model,
+    data: Data,
     subject: Annotated[
         int | None,
         typer.Option("--subject", help="Explain one stay of this subject.", show_default=False),
@@ -104,8 +99,6 @@ def explain(
 
     Attributions explain the model, not the patient; see docs/explain.md.
     """
-    from rich.console import Console
-
     from hymate.errors import InputFault
     from hymate.train.saved_model import load_model
 
@@ -120,7 +113,7 @@ def explain(
                 "pip install hymate-federated[explain]",
             )
     saved = load_model(model)
-    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    notes = notes_console()
     if subject is not None:
         folder = out or Path("explanations") / f"subject_{subject}"
         _one(saved, data, subject, prediction_time, label, folder, as_json, notes)

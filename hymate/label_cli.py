@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from hymate.command_options import Json
+
 
 def label(
     task: Annotated[
@@ -26,9 +28,7 @@ def label(
         typer.Option("--name", help="Name of the label set.", show_default="the one in the task file"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older label set of this name.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the figures as one JSON object and nothing else.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Cut labels (deaths, long stays, readmissions) out of a MEDS data set with ACES.
 

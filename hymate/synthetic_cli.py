@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hymate.command_options import Json
 from hymate.site_table import print_sites
 
 
@@ -48,9 +49,7 @@ def synthetic(
         typer.Option("--set", metavar="KEY=VALUE", help="One key of those above; may be given again."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an older output of `hymate data`.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the figures as one JSON object and nothing else.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Make up hospitals whose truth is known: for trying things out, and for tests.
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hymate.command_options import Data, Json, Model, Split, notes_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 # torch and polars take a while to import: only a command that runs pays for it, not `--help`.
-
-Json = Annotated[bool, typer.Option("--json", help="Print the figures as one JSON object and nothing else.")]
-
-
-class Split(StrEnum):
-    """MEDS' splits."""
-
-    train = "train"
-    tuning = "tuning"
-    held_out = "held_out"
-
 
 Resamples = Annotated[
     int, typer.Option("--bootstrap", min=0, help="Resamples of subjects behind the intervals; 0: none.")
@@ -130,13 +120,8 @@ def train(
 
 
 def predict(
-    model: Annotated[
-        Path,
-        typer.Option(
-            "--model", help="Run directory of `hymate train` or of a federated study.", show_default=False
-        ),
-    ],
-    data: Annotated[Path, typer.Option("--data", help="Folder of a MEDS data set.", show_default=False)],
+    model: Model,
+    data: Data,
     out: Annotated[Path, typer.Option("--out", help="Parquet file to write.", show_default=False)],
     task: Annotated[
         str, typer.Option("--task", help="Label set that names the stays; default: the one learned.")
@@ -171,8 +156,6 @@ def predict(
     Of a model of several labels --out is a folder, with one such file a label; of a number the columns
     are predicted_float_value and float_value.
     """
-    from rich.console import Console
-
     from hymate.train.prediction import predict as run_model
     from hymate.train.prediction import write_tables
     from hymate.train.saved_model import load_model
@@ -186,7 +169,7 @@ def predict(
         threshold=threshold,
     )
     write_tables(out, done.tables)
-    notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    notes = notes_console()
     for reason, count in done.left_out.items():
         notes.print(f"no prediction for {count:,} stays: {reason}")
     if done.unknown_codes:

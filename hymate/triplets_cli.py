@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from hymate.command_options import Json
+
 
 def triplets(
     events: Annotated[
@@ -88,9 +90,7 @@ def triplets(
     force: Annotated[
         bool, typer.Option("--force", help="Replace an older data set of `hymate data`, its labels included.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the figures as one JSON object and nothing else.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Turn tables of observations into MEDS, for hospitals that do not have it.
 

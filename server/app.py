@@ -69,7 +69,7 @@ def run_study(
 
     run = open_run(study, folder, federation_of)
     federation, journal = run.federation, run.journal
-    federation.wait_for_nodes()
+    federation.attendance.wait_for_nodes()
     run.begin("describe")
     describe(run)
     run.begin("vocabulary")

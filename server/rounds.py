@@ -21,6 +21,7 @@ from hymate.protocol import Action, RoundRequest, TrainReply
 from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_config import SecureAggregationConfig
 from server.admission import Admission
+from server.attendance import Attendance
 from server.exchange import Clock, Exchange, Reply, Step
 from server.failure import StudyFailure
 from server.journal import Journal
@@ -35,10 +36,6 @@ from strategies.wire import pack
 
 Weights = Mapping[str, NDArray[np.generic]]
 Record = TypeVar("Record", bound=BaseModel)
-
-SETTLE_S = 10.0
-"""How long a study waits for its last sites once those connected are enough to begin."""
-PAUSE_MINUTES = 10.0
 
 
 class Federation:
@@ -65,6 +62,7 @@ class Federation:
         self._clock = clock or Clock()
         self._exchange = Exchange(grid, rules, journal, self.roster, self._clock)
         self._admission = Admission(describe, self.roster)
+        self.attendance = Attendance(grid, rules, journal, self.roster, self._clock)
         unknown = sorted(set(rules.required) - set((identities or {}).values()))
         if identities and unknown:
             raise StudyFailure(f"participation.required names '{unknown[0]}', which is no site of the study")
@@ -99,18 +97,13 @@ class Federation:
         """
         self._learn_names()
         nodes = {node: name for node, name in self.roster.names.items() if name in sites}
-        rules = self._rules.among(nodes.values()).model_copy(update={"pause_minutes": self._pause_minutes})
+        rules = self._rules.among(nodes.values()).model_copy(
+            update={"pause_minutes": self.attendance.pause_minutes}
+        )
         few = Federation(self._grid, rules, journal, len(nodes), self._admission.describe, nodes, self._clock)
         for node in nodes:
             few.roster.of(node).description = self.roster.of(node).description
         return few
-
-    @property
-    def _pause_minutes(self) -> float:
-        """Between two tries."""
-        if self._rules.pause_minutes is not None:
-            return self._rules.pause_minutes
-        return PAUSE_MINUTES if self.roster.deployed else 0.0
 
     def join(self) -> None:
         """Learn the sites' names and what they hold."""
@@ -214,7 +207,7 @@ class Federation:
                 return found
             cause = f"{self._cause(draw, found.sites)}; {found.reason}"
             if attempt < self._rules.attempts:
-                self._pause(phase, draw.number, attempt, cause)
+                self.attendance.pause(phase, draw.number, attempt, cause)
         raise StudyFailure(cause)
 
     def draw(self, phase: str, number: int, seed: int, least: int = 1) -> Draw:
@@ -270,7 +263,7 @@ class Federation:
             if len(usable) + len(barred) >= self.roster.expected:
                 break  # nobody is left to ask
             if attempt < self._rules.attempts:
-                self._pause(phase, server_round, attempt, self._cause(draw, len(usable)))
+                self.attendance.pause(phase, server_round, attempt, self._cause(draw, len(usable)))
         raise StudyFailure(self._cause(draw, len(usable)))
 
     def _in_order(self, replies: Mapping[int, Reply[Any]]) -> list[Reply[Any]]:
@@ -279,30 +272,9 @@ class Federation:
     def _to_ask(
         self, draw: Draw, usable: Collection[int], barred: Collection[int], *, again: bool
     ) -> list[int]:
-        """The nodes to ask now; who is left out, and why, is written down once a round."""
-        phase, server_round = draw.phase, draw.number
         if draw.samples:
             self._learn_names()
-        label = self.roster.label
-        present = set(self._grid.get_node_ids())
-        answered = {label(node) for node in usable}
-        members = [node for node in self.roster.members(present) if node not in {*usable, *barred}]
-        # One-off exchanges (the vocabulary, the figures at the end) ask everyone who is there.
-        due, rested = members, list[int]()
-        if server_round:
-            due, rested = self.roster.due(members, lambda names: draw.enough(names | answered))
-        drawn = draw.of(map(label, due), answered)
-        if not again:
-            for site in self.roster.away(present):
-                self._journal.participation(phase, server_round, site, "absent", reason="is not connected")
-            for node in rested:
-                self.roster.of(node).waited += 1
-                reason = f"gave no usable reply in its last {self.roster.of(node).failures} rounds"
-                self._journal.participation(phase, server_round, label(node), "skipped", reason=reason)
-            for site in sorted({label(node) for node in due} - drawn):
-                reason = f"not among the {draw.size} sites drawn for this round"
-                self._journal.participation(phase, server_round, site, "undrawn", reason=reason)
-        return [node for node in due if label(node) in drawn]
+        return self.attendance.to_ask(draw, usable, barred, again=again)
 
     def _learn_names(self) -> None:
         """Sites are drawn by name, and a simulated one that was started again has not said its own yet."""
@@ -310,27 +282,6 @@ class Federation:
         strangers = [node for node in present if not self.roster.named(node)]
         if strangers:
             self._exchange.run("describe", 0, strangers, self._admission.describing, lambda answered: True)
-
-    def wait_for_nodes(self) -> None:
-        """Wait until the study's sites are connected, or enough of them to begin."""
-        began = self._clock.now()
-        while len(nodes := self.roster.members(self._grid.get_node_ids())) < self.roster.expected:
-            waited = self._clock.now() - began
-            names = {self.roster.label(node) for node in nodes}
-            begun = self.roster.deployed and waited > SETTLE_S
-            if begun and self._rules.satisfied(names, self.roster.expected):
-                return
-            if waited > self._rules.deadline_minutes * 60:
-                return  # whoever is there is asked; below quorum that ends with who is missing
-            self._clock.sleep(0.5)
-
-    def _pause(self, phase: str, server_round: int, attempt: int, cause: str) -> None:
-        """Wait for things to mend; a site that comes back ends the wait."""
-        self._journal.metric(phase, "paused", server_round=server_round, attempt=attempt, cause=cause)
-        before = set(self._grid.get_node_ids())
-        until = self._clock.now() + self._pause_minutes * 60
-        while self._clock.now() < until and not set(self._grid.get_node_ids()) - before:
-            self._clock.sleep(min(1.0, until - self._clock.now()))
 
     def _cause(self, draw: Draw, usable: int) -> str:
         where = f"{draw.phase} round {draw.number}" if draw.number else draw.phase

@@ -12,6 +12,7 @@ import math
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from hymate.processes import MARK, end_marked, temporary_home
 from server.simulation_resources import OBJECT_STORE, Resources
 
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+ANSWER_S = 10.0
+"""For a cluster's head to take a connection."""
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # call nobody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -50,6 +53,7 @@ def ray_cluster(resources: Resources, address: str | None) -> Iterator[Callable[
 
         stack.callback(ray.shutdown)
         try:
+            _demand_answer(address)
             with _own_signals():
                 ray.init(**_settings(resources, address, home))
         except (OSError, RuntimeError, ValueError) as fault:
@@ -63,6 +67,13 @@ def ray_cluster(resources: Resources, address: str | None) -> Iterator[Callable[
         options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "enable_task_events": False}
         remote: Any = ray.remote  # its types know functions of a few arguments only
         yield lambda kind, *arguments: remote(**options)(kind).remote(*arguments)
+
+
+def _demand_answer(address: str | None) -> None:
+    """`OSError` where nobody listens at HOST:PORT: Ray itself would go on trying for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
 
 
 def _settings(resources: Resources, address: str | None, home: Path) -> dict[str, Any]:

@@ -46,9 +46,10 @@ class SiteResources(Frozen):
     """CPU cores; a share of one where several hospitals are to take turns on it."""
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
     """GPUs, or a share of one."""
-    memory_gib: Positive | None = None
+    memory_gib: Annotated[float, Field(ge=1.0)] | None = None
     """Memory its process may take, itself (some 0.6 GiB) included: beyond it the hospital's attempt fails.
-    null: no limit, and 1 GiB each is planned with."""
+    A process that is refused memory as it begins may hang, hence at least 1. null: no limit, and 1 GiB each
+    is planned with."""
 
 
 SOURCES = ("synthetic", "physionet2012", "sites", "partition")

@@ -50,6 +50,7 @@ def look(process: psutil.Process, run: Path) -> dict[str, float]:
 
 
 @pytest.mark.endurance
+@pytest.mark.timeout(1800)
 def test_nothing_grows_in_two_hundred_rounds(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY))
     run = tmp_path / "run"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,18 @@ def test_where_ray_fails_the_study_ends_instead_of_waiting(monkeypatch: pytest.M
     with pytest.raises(StudyFailure, match="Ray failed: division by zero"):
         replies(grid, [1])
     grid.close()
+
+
+def test_where_no_cluster_answers_it_is_one_line() -> None:
+    resources = choose_resources(SimulationConfig.model_validate(MADE), 1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with (
+            pytest.raises(InputFault, match=f"no Ray at '{address}': .*Connection refused"),
+            ray_cluster(resources, address),
+        ):
+            pass
 
 
 def test_where_ray_cannot_start_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

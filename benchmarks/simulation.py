@@ -1,6 +1,6 @@
 """How fast many hospitals are simulated, and what that takes: beside Flower's own engine and pfl-research.
 
-    python -m benchmarks.simulation [--sites 4 32 128 512] [--rounds 5] [--pfl PYTHON] [--json]
+    python -m benchmarks.simulation [--sites 4 32 128 512] [--rounds 5] [--pfl PYTHON] [--no-flower] [--json]
 
 Every framework does the same work (`benchmarks.frameworks.work`) on the same stores, one after the other:
 `hymate-simulate`, which besides keeps every hospital's count of rounds and journal on disk, checks what comes
@@ -52,8 +52,8 @@ class Figures:
     cpu_share: float
     """Of the machine's cores."""
     cpu_s_per_round: float
-    ratio_vs_flower: float
-    cpu_ratio_vs_flower: float
+    ratio_vs_flower: float | None
+    cpu_ratio_vs_flower: float | None
     ratio_vs_pfl: float | None
     """What a core does: against one of the pfl processes, times the workers."""
     cpu_ratio_vs_pfl: float | None
@@ -139,7 +139,7 @@ def measure(sites: int, options: argparse.Namespace, folder: Path) -> Figures:
         rounds = [line for line in lines if (line["phase"], line["event"]) == ("finetune", "round")]
         ours = Pace.of([line["time"] for line in rounds], used)
     training = statistics.mean(line["training_s"] for line in rounds[1:])
-    flower = flower_pace(run, options)
+    flower = None if options.no_flower else flower_pace(run, options)
     pfl = pfl_pace(run, options) if options.pfl else None
     figures = Figures(
         sites=sites,
@@ -147,8 +147,8 @@ def measure(sites: int, options: argparse.Namespace, folder: Path) -> Figures:
         overhead_share=1 - training / (ours.seconds * options.workers),
         cpu_share=ours.cpu_s / ours.seconds / (psutil.cpu_count() or 1),
         cpu_s_per_round=ours.cpu_s,
-        ratio_vs_flower=flower.seconds / ours.seconds,
-        cpu_ratio_vs_flower=flower.cpu_s / ours.cpu_s,
+        ratio_vs_flower=flower.seconds / ours.seconds if flower else None,
+        cpu_ratio_vs_flower=flower.cpu_s / ours.cpu_s if flower else None,
         ratio_vs_pfl=pfl.seconds / ours.seconds / options.workers if pfl else None,
         cpu_ratio_vs_pfl=pfl.cpu_s / ours.cpu_s if pfl else None,
         driver_peak_gib=memory.driver / GIB,
@@ -208,6 +208,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--stays", type=int, default=200, help="of each hospital")
     parser.add_argument("--workers", type=int, default=psutil.cpu_count())
     parser.add_argument("--pfl", help="a Python that has pfl 0.6 and this project")
+    parser.add_argument(
+        "--no-flower", action="store_true", help="its time grows with the square of the hospitals"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON for each number of hospitals")
     options = parser.parse_args(arguments)
     for record in all_figures(options):

@@ -18,7 +18,7 @@ import numpy as np
 
 from hymate.evaluate.estimates import CONFIDENCE
 
-STEPS = 200
+GRID = 60
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,24 @@ def random_effects(values: Sequence[float], variances: Sequence[float]) -> Rando
 
 
 def restricted_maximum_likelihood(y: np.ndarray, v: np.ndarray) -> float:
-    """tau^2 >= 0, by Fisher scoring."""
-    tau2 = max(0.0, float(y.var(ddof=1) - v.mean()))
-    for _ in range(STEPS):
-        w = 1 / (v + tau2)
-        mean = w @ y / w.sum()
-        first = float(np.square(w) @ np.square(y - mean)) - float(w.sum() - np.square(w).sum() / w.sum())
-        squares, cubes = float(np.square(w).sum()), float((w**3).sum())
-        information = squares - 2 * cubes / float(w.sum()) + (squares / float(w.sum())) ** 2
-        changed = max(0.0, tau2 + first / information)
-        if abs(changed - tau2) < 1e-12 * (1 + tau2):
-            return changed
-        tau2 = changed
-    return tau2
+    """tau^2 >= 0. The likelihood may have several maxima, that at 0 among them: the highest of a grid is
+    refined between its neighbours."""
+    from scipy import optimize
+
+    largest = float(np.ptp(y)) ** 2  # more than the values differ by cannot lie between sites
+    grid: list[float] = [0.0, *(np.geomspace(1e-4, 1.0, GRID) * largest).tolist()]
+    best = max(range(len(grid)), key=lambda place: _log_likelihood(y, v, grid[place]))
+    found = optimize.minimize_scalar(
+        lambda tau2: -_log_likelihood(y, v, tau2),
+        bounds=(grid[max(best - 1, 0)], grid[min(best + 1, GRID)]),
+        method="bounded",
+        options={"xatol": 1e-9 * (1 + grid[best])},
+    )
+    return max(float(found.x), grid[best], key=lambda tau2: _log_likelihood(y, v, tau2))
+
+
+def _log_likelihood(y: np.ndarray, v: np.ndarray, tau2: float) -> float:
+    """Restricted, but for a constant."""
+    w = 1 / (v + tau2)
+    mean = w @ y / w.sum()
+    return float(0.5 * (np.log(w).sum() - np.log(w.sum()) - w @ np.square(y - mean)))

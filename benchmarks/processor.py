@@ -4,12 +4,11 @@ machine hardly moves them."""
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 import time
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
+import numpy as np
 import psutil
 
 EVERY_S = 0.25
@@ -33,12 +32,11 @@ class Processor:
         self._thread.join()
 
     def between(self, begin: float, end: float) -> float:
-        """Seconds used from `begin` to `end`, both in seconds of `time.time`: from the last look before
-        `begin`, so that nothing of what begins there is missed, to the first after `end`, if there is one."""
-        looks = list(self.seen)
-        first = max(bisect_right(looks, (begin, math.inf)) - 1, 0)
-        last = min(bisect_left(looks, (end, 0.0)), len(looks) - 1)
-        return looks[last][1] - looks[first][1]
+        """Seconds used from `begin` to `end`, both in seconds of `time.time`; from one look to the next they
+        are taken to pass evenly."""
+        times, seconds = zip(*self.seen, strict=True)
+        before, after = np.interp([begin, end], times, seconds)
+        return float(after - before)
 
     def by_program(self) -> dict[str, float]:
         """Seconds so far of each descendant that is there now, by pid and command."""

@@ -37,7 +37,7 @@ from benchmarks.processor import Processor
 from hymate.data.synthetic import Cohort, SyntheticConfig, write_cohort
 
 GIB = 2**30
-LOOK_S = 1.0
+LOOK_S = 2.0
 BIN = Path(sys.executable).parent
 
 

@@ -38,7 +38,7 @@ def test_the_best_on_tuning_stays_is_the_level_s(tmp_path: Path, capsys: Capture
     assert len({trial.folder for trial in trials}) == len(trials) > 1
     for number, trial in enumerate(trials):
         trial.folder.mkdir(parents=True)
-        content = result("8", tuning=[1.1, 1.3, 1.2][number], held_out=[0.9, 0.7, 0.8][number])
+        content = result("8", tuning=[1.1, 1.3][number], held_out=[0.9, 0.7][number])
         (trial.folder / FIGURES).write_text(json.dumps(content))
     assert main(["--collect", "--out", str(tmp_path)]) == 0
     (row,) = capsys.readouterr().out.strip().splitlines()[2:]
@@ -47,9 +47,11 @@ def test_the_best_on_tuning_stays_is_the_level_s(tmp_path: Path, capsys: Capture
     assert len(capsys.readouterr().out.strip().splitlines()) == 2
 
 
-def test_levels_differ_in_noise_alone_where_settings_are_the_same(tmp_path: Path) -> None:
-    studies = {level: _trials(level, 0, tmp_path, reduced=False)[0].study for level in ("none", "8", "1")}
-    assert studies["none"].privacy.mode == "none"
-    assert [studies[level].privacy.target_epsilon for level in ("8", "1")] == [8.0, 1.0]
-    for level in ("none", "1"):
-        assert studies[level].model_copy(update={"privacy": studies["8"].privacy}) == studies["8"]
+def test_levels_with_noise_differ_in_epsilon_alone(tmp_path: Path) -> None:
+    plain = _trials("none", 0, tmp_path, reduced=False)
+    assert {trial.study.privacy.mode for trial in plain} == {"none"}
+    much, little = (_trials(level, 0, tmp_path, reduced=False) for level in ("1", "8"))
+    for noisy, less in zip(much, little, strict=True):
+        assert (noisy.study.privacy.target_epsilon, less.study.privacy.target_epsilon) == (1.0, 8.0)
+        same = noisy.study.privacy.model_copy(update={"target_epsilon": 8.0})
+        assert noisy.study.model_copy(update={"privacy": same}) == less.study

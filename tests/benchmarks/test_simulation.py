@@ -34,6 +34,7 @@ def test_every_figure_has_its_key() -> None:
 def test_the_first_round_is_not_counted() -> None:
     used = Processor(seen=[(0.0, 0.0), (10.0, 5.0), (30.0, 9.0), (40.0, 11.0)])
     assert Pace.of([10.0, 30.0, 40.0], used) == Pace(seconds=15.0, cpu_s=3.0)
+    assert used.between(20.0, 35.0) == 3.0  # a round begins and ends between two looks
 
 
 def test_memory_of_all_processes_below_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,9 +58,10 @@ NOISY = (
     ("finetune.rounds=20", "finetune.batch_size=2048", "finetune.learning_rate=2.0e-2"),
     (
         *FEW_WEIGHTS,
-        "finetune.rounds=30",
+        "finetune.rounds=40",
+        "finetune.patience=40",
         "finetune.batch_size=2048",
-        "finetune.learning_rate=2.0e-2",
+        "finetune.learning_rate=4.0e-2",
         "finetune.schedule=cosine",
         "privacy.max_grad_norm=5",
     ),

@@ -54,21 +54,22 @@ FEW_WEIGHTS = (
     "finetune.encoder_rate=0.01",
 )
 """Noise grows with the number of weights it is added to, and regularises enough: no dropout beside it."""
+LONG = (
+    "finetune.rounds=40",
+    "finetune.patience=40",
+    "finetune.batch_size=2048",
+    "finetune.learning_rate=4.0e-2",
+    "finetune.schedule=cosine",
+    "privacy.max_grad_norm=5",
+)
+"""At norm 1 nearly every gradient is cut, so that deaths, which are to count six times, count once: the first
+rounds go to a model that says nobody dies. At 5 they keep their weight."""
 NOISY = (
     ("finetune.rounds=20", "finetune.batch_size=2048", "finetune.learning_rate=2.0e-2"),
-    (
-        *FEW_WEIGHTS,
-        "finetune.rounds=40",
-        "finetune.patience=40",
-        "finetune.batch_size=2048",
-        "finetune.learning_rate=4.0e-2",
-        "finetune.schedule=cosine",
-        "privacy.max_grad_norm=5",
-    ),
+    (*FEW_WEIGHTS, *LONG),
+    (*FEW_WEIGHTS, "model.mamba_blocks=0", *LONG),
 )
-"""Settings tried at each level with noise. 2048 is more than any hospital has: everybody is in every step.
-At norm 1 nearly every gradient is cut, so that deaths, which are to count six times, count once: the first
-rounds go to a model that says nobody dies. At 5 they keep their weight."""
+"""Settings tried at each level with noise. 2048 is more than any hospital has: everybody is in every step."""
 PLAIN = (
     ("finetune.rounds=14", "finetune.batch_size=512", "finetune.learning_rate=1.0e-2"),
     (

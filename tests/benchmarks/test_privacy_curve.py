@@ -38,7 +38,7 @@ def test_the_best_on_tuning_stays_is_the_level_s(tmp_path: Path, capsys: Capture
     assert len({trial.folder for trial in trials}) == len(trials) > 1
     for number, trial in enumerate(trials):
         trial.folder.mkdir(parents=True)
-        content = result("8", tuning=[1.1, 1.3][number], held_out=[0.9, 0.7][number])
+        content = result("8", tuning=[1.1, 1.3, 1.2][number], held_out=[0.9, 0.7, 0.8][number])
         (trial.folder / FIGURES).write_text(json.dumps(content))
     assert main(["--collect", "--out", str(tmp_path)]) == 0
     (row,) = capsys.readouterr().out.strip().splitlines()[2:]

@@ -8,16 +8,21 @@ import sys
 from collections.abc import Callable, Sequence
 
 from hymate.errors import InputFault
+from server.failure import StudyFailure
 
 
 def exit_code(name: str, run: Callable[[], int]) -> int:
-    """What `run` returns; 2 for a wrong input; 130 where stopped, by Ctrl-C or SIGTERM."""
+    """What `run` returns; 1 where a study ended early; 2 for a wrong input; 130 where stopped, by Ctrl-C or
+    SIGTERM."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run()
     except InputFault as fault:
         print(f"{name}: {fault}", file=sys.stderr)
         return 2
+    except StudyFailure as failure:
+        print(f"{name}: a study ended early: {failure}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"{name}: stopped; the same command goes on", file=sys.stderr)
         return 130

@@ -52,7 +52,7 @@ def test_processor_seconds_are_those_of_the_processes_started_here() -> None:
         process = subprocess.Popen([*words[:2], words[2] + keep])
         try:
             deadline = time.monotonic() + 60
-            while processor.between(begun, time.time()) < 0.6:
+            while processor.between(begun, time.time()) < 0.5:  # some may pass before `begun`: see `between`
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
         finally:

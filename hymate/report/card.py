@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from hymate.config import Frozen, load_yaml, parse
 from hymate.report.tripod import ITEMS
@@ -20,8 +21,8 @@ class ModelCard(Frozen):
     not_for: str = ""
     """Uses for which the model was not made."""
     contact: str = ""
-    tripod: dict[str, str] = Field(default_factory=dict)
-    """Item of TRIPOD+AI (as `3a`) -> answer; goes before what the run says."""
+    tripod: dict[Annotated[str, BeforeValidator(str)], str] = Field(default_factory=dict)
+    """Item of TRIPOD+AI (as `3a`; `17` is a number to YAML) -> answer; goes before what the run says."""
 
     @field_validator("tripod")
     @classmethod

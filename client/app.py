@@ -6,15 +6,14 @@ imported where they are answered.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import RecordDict
 from flwr.clientapp import ClientApp
 
+from client.admission import Request, admit
 from client.answering import answering
-from client.policy import check_left_out, check_masked, check_noise, check_study, check_task, check_told
 from client.round_limit import count_round
-from client.run_kind import demand_no_noise, demand_noisy_figures, demand_same_kind
 from client.site import SiteConfig
 from hymate.joining_protocol import DescribeRequest, PrepareRequest, StatisticsRequest
 from hymate.protocol import AloneRequest, FinetuneRequest, PretrainRequest, TrainReply
@@ -28,6 +27,14 @@ if TYPE_CHECKING:
     from strategies.base import Arrays
 
 app = ClientApp()
+Asked = TypeVar("Asked", bound=Request)
+
+
+def admitted(site: SiteConfig, content: RecordDict, kind: type[Asked]) -> Asked:
+    """The request that a message holds, once the site may answer it."""
+    request = unpack(content, kind)
+    admit(site, request)
+    return request
 
 
 def _fix_threads(site: SiteConfig) -> None:
@@ -42,9 +49,7 @@ def _fix_threads(site: SiteConfig) -> None:
 def describe(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import queries
 
-    request = unpack(content, DescribeRequest)
-    check_told(site, noisy=request.noisy is not None)
-    return pack(queries.describe(site, request))
+    return pack(queries.describe(site, admitted(site, content, DescribeRequest)))
 
 
 @app.query("statistics")
@@ -52,9 +57,7 @@ def describe(site: SiteConfig, content: RecordDict) -> RecordDict:
 def statistics(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import queries
 
-    request = unpack(content, StatisticsRequest)
-    check_told(site, noisy=request.noisy is not None)
-    return pack(queries.statistics(site, request))
+    return pack(queries.statistics(site, admitted(site, content, StatisticsRequest)))
 
 
 @app.query("prepare")
@@ -62,23 +65,14 @@ def statistics(site: SiteConfig, content: RecordDict) -> RecordDict:
 def prepare(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import queries
 
-    request = unpack(content, PrepareRequest)
-    check_told(site, noisy=request.noisy is not None)
-    return pack(queries.prepare(site, request))
+    return pack(queries.prepare(site, admitted(site, content, PrepareRequest)))
 
 
 def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, arrays: Weights) -> RecordDict:
-    """One training round: the policy first, then weights in, local epochs, weights out."""
+    """One training round: weights in, local epochs, weights out."""
     from client import training
     from client.local_round import phase_of
 
-    check_study(site, request.study, request.run)
-    check_task(site, request.task)
-    check_left_out(site, request.left_out)
-    check_noise(site, noisy=request.privacy.mode == "dp-sgd")
-    check_told(site, noisy=request.privacy.dp_statistics)
-    check_masked(site, masked=request.secure is not None)
-    demand_same_kind(site, request)
     _fix_threads(site)
     weights, beside = apart(arrays)
     model, store = training.received_model(site, request, weights)
@@ -103,7 +97,7 @@ def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, ar
 def secure_keys(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client.secure_aggregation import give_keys
 
-    return pack(give_keys(site, unpack(content, KeysRequest)))
+    return pack(give_keys(site, admitted(site, content, KeysRequest)))
 
 
 @app.query("secure_shares")
@@ -111,7 +105,7 @@ def secure_keys(site: SiteConfig, content: RecordDict) -> RecordDict:
 def secure_shares(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client.secure_aggregation import give_shares
 
-    return pack(give_shares(site, unpack(content, SharesRequest)))
+    return pack(give_shares(site, admitted(site, content, SharesRequest)))
 
 
 @app.query("secure_unmask")
@@ -119,19 +113,19 @@ def secure_shares(site: SiteConfig, content: RecordDict) -> RecordDict:
 def secure_unmask(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client.secure_aggregation import give_unmasking
 
-    return pack(give_unmasking(site, unpack(content, UnmaskRequest)))
+    return pack(give_unmasking(site, admitted(site, content, UnmaskRequest)))
 
 
 @app.train("pretrain")
 @answering
 def pretrain(site: SiteConfig, content: RecordDict) -> RecordDict:
-    return train_round(site, unpack(content, PretrainRequest), unpack_weights(content))
+    return train_round(site, admitted(site, content, PretrainRequest), unpack_weights(content))
 
 
 @app.train("finetune")
 @answering
 def finetune(site: SiteConfig, content: RecordDict) -> RecordDict:
-    return train_round(site, unpack(content, FinetuneRequest), unpack_weights(content))
+    return train_round(site, admitted(site, content, FinetuneRequest), unpack_weights(content))
 
 
 @app.train("alone")
@@ -139,30 +133,20 @@ def finetune(site: SiteConfig, content: RecordDict) -> RecordDict:
 def alone(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import training
 
-    request = unpack(content, AloneRequest)
-    check_study(site, request.study, request.run)
-    check_noise(site, noisy=False)  # its figures are of a model trained without
-    check_told(site, noisy=False)
-    demand_no_noise(site, request)
+    request = admitted(site, content, AloneRequest)
     _fix_threads(site)
     model, store = training.received_model(site, request, unpack_weights(content))
     return pack(*training.train_by_itself(site, request, model, store))
 
 
 def asked_about(
-    site: SiteConfig, request: EvaluateRequest, content: RecordDict, *, noisy: bool
+    site: SiteConfig, request: EvaluateRequest, content: RecordDict
 ) -> tuple[HyMaTE, TripletStore]:
-    """The model that a question is about, as this site uses it, and the site's stays; the question counts.
-
-    `noisy`: the answer will be.
-    """
+    """The model that a question is about, as this site uses it, and the site's stays; the question counts."""
     from client import evaluation, training
     from client.local_round import own_model
     from client.question_limit import check_question
 
-    check_study(site, request.study, request.run)
-    check_told(site, noisy=noisy)
-    demand_noisy_figures(site, request, noisy)
     _fix_threads(site)
     model, store = training.received_model(site, request, unpack_weights(content))
     model = own_model(site, request, model)
@@ -176,10 +160,8 @@ def evaluate(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import evaluation
     from client.local_round import keep_own_model
 
-    request = unpack(content, EvaluateRequest)
-    if request.keep is not None:
-        check_study(site, request.study, request.keep.run)
-    model, store = asked_about(site, request, content, noisy=request.noise_multiplier is not None)
+    request = admitted(site, content, EvaluateRequest)
+    model, store = asked_about(site, request, content)
     if request.personal is not None and request.split == "held_out":
         keep_own_model(site, request, model)
     if request.secure is not None:
@@ -201,8 +183,8 @@ def evaluate(site: SiteConfig, content: RecordDict) -> RecordDict:
 def recalibrate(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import evaluation
 
-    request = unpack(content, RecalibrateRequest)
-    model, store = asked_about(site, request, content, noisy=False)
+    request = admitted(site, content, RecalibrateRequest)
+    model, store = asked_about(site, request, content)
     return pack(evaluation.recalibrate(site, request, model, store))
 
 
@@ -211,9 +193,4 @@ def recalibrate(site: SiteConfig, content: RecordDict) -> RecordDict:
 def compare(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import kept_scores
 
-    request = unpack(content, CompareRequest)
-    check_study(site, request.study, request.run)
-    check_told(site, noisy=False)
-    demand_noisy_figures(site, request, noisy=False)
-    check_task(site, request.task)
-    return pack(kept_scores.compare(site, request))
+    return pack(kept_scores.compare(site, admitted(site, content, CompareRequest)))

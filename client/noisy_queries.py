@@ -8,7 +8,7 @@ from typing import Literal
 from client.agreed import fingerprint_of
 from client.ledger import Ledger
 from client.ledger_entry import Entry, start_of
-from client.policy import check_study, publishable
+from client.policy import publishable
 from client.site import SiteConfig
 from hymate.data.noisy_statistics import Draw, noisy_counts, noisy_statistics
 from hymate.data.statistics import SiteStatistics
@@ -59,8 +59,6 @@ def _charged_query(
     noisy: NoisyCounts,
     phase: Literal["describe", "statistics"],
 ) -> Draw:
-    """Raises `InputFault`, too, where the site's policy does not allow the study."""
-    check_study(site, noisy.study)
     spend = Spend(SAMPLED_GAUSSIAN, 1.0, noisy.noise_multiplier, 1)
     entry = Entry(
         study=noisy.study,

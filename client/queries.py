@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from client.agreed import agreed_store, fingerprint_of, store_path, vocabulary_path
-from client.policy import check_task, publishable
+from client.policy import publishable
 from client.site import SiteConfig
 from hymate.config import TaskConfig
 from hymate.data.mapping import translated
@@ -106,7 +106,6 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
             f"{request.vocabulary_hash[:12]}",
             "the coordinator sends the vocabulary phase again",
         )
-    check_task(site, request.task)
     described = kept_dataset(_windows_path(site, request.task))
     if described not in (None, fingerprint_of(site, request.task)):
         raise InputFault(
@@ -154,7 +153,6 @@ def _windows_path(site: SiteConfig, task: TaskConfig) -> Path:
 
 def _windows(site: SiteConfig, task: TaskConfig) -> tuple[MedsDataset, Windows]:
     """The site's windows, cut by whoever asks first."""
-    check_task(site, task)
     dataset = MedsDataset.open(site.data)
 
     def cut() -> Windows:

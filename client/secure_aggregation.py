@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from client.policy import check_study
 from client.secure_memory import KeptSession, SecureMemory
 from client.site import SiteConfig
 from client.sum_signatures import demand_known, signature_of
@@ -42,7 +41,6 @@ SEED_BYTES = 32
 
 def give_keys(site: SiteConfig, request: KeysRequest) -> KeysReply:
     """Two key pairs for this session alone; the same where it is asked again."""
-    check_study(site, request.study, request.run)
     least = site.policy.secure_aggregation.min_summed
     if request.threshold < least:
         raise _refused(
@@ -170,7 +168,6 @@ _ANEW = "begin the sum anew, with new keys"
 
 
 def _session(site: SiteConfig, request: SessionOf) -> tuple[SecureMemory, KeptSession]:
-    check_study(site, request.study, request.run)
     memory = SecureMemory(site, request.study, request.run)
     return memory, memory.session(request.session)
 

@@ -171,17 +171,3 @@ def test_two_studies_with_one_label_and_other_windows_keep_two_stores(site: Site
     prepare(site, ask(vocabulary).model_copy(update={"task": other}))
     assert agreed_store(site, TASK, vocabulary.hash)[0].task == TASK
     assert agreed_store(site, other, vocabulary.hash)[0].task == other
-
-
-def test_tasks_the_policy_forbids_are_not_even_looked_for(site: SiteConfig) -> None:
-    strict = site.model_copy(update={"policy": Policy(tasks=("readmission",))})
-    vocabulary = agree(site)
-    shutil.rmtree(site.cache)
-    for question in (
-        lambda: describe(strict, DescribeRequest(task=TASK)),
-        lambda: statistics(strict, StatisticsRequest(task=TASK)),
-        lambda: prepare(strict, ask(vocabulary)),
-    ):
-        with pytest.raises(InputFault, match="does not allow the task 'death'"):
-            question()
-    assert not site.cache.exists()

@@ -17,7 +17,7 @@ from hymate.evaluate.delong import auroc_and_variance
 from hymate.evaluate.edges import first_edges
 from hymate.evaluate.group_cells import Scored
 from hymate.evaluate.histograms import count_between, join_small_cells
-from hymate.evaluate.metrics import auroc, average_precision, log_losses, squared_error_sum
+from hymate.evaluate.metrics import auroc, average_precision, sums_over
 from hymate.evaluate.recalibration import STEEPEST, log_odds, sums_at
 from hymate.model.hymate import HyMaTE
 from hymate.score_reports import Cells, Detail, ScoreReport
@@ -89,14 +89,14 @@ def report_of(found: ScoredSplit, policy: Policy, detail: Detail | None) -> Scor
     counted = count_between(labels, scores, first_edges() if detail is None else np.array(detail.edges))
     cells = join_small_cells(counted, policy.min_cell, () if detail is None else barriers(detail))
     assert cells is not None  # all stays together are large enough
-    losses, errors = log_losses(labels, scores), np.square(scores - labels)
+    sums = sums_over(labels, scores)
     report = ScoreReport(
         n=labels.size,
         positives=int(labels.sum()),
         auroc=auroc(labels, scores),
         auprc=average_precision(labels, scores),
-        log_loss_sum=float(losses.sum()),
-        squared_error_sum=squared_error_sum(labels, scores),
+        log_loss_sum=sums["log_loss_sum"],
+        squared_error_sum=sums["squared_error_sum"],
         cells=Cells.of(cells, sums=detail is not None),
     )
     if detail is None:
@@ -106,10 +106,8 @@ def report_of(found: ScoredSplit, policy: Policy, detail: Detail | None) -> Scor
     groups = told_groups(scored, found.store, found.rows, policy, detail)
     return report.model_copy(
         update={
+            **sums,
             "auroc_variance": None if certain is None else certain[1],
-            "score_sum": float(scores.sum()),
-            "squared_error_squares": float(np.square(errors).sum()),
-            "log_loss_squares": float(np.square(losses).sum()),
             "own_fit": own_fit(labels, scores),
             "groups": groups.reports,
             "held_back": tuple(groups.held_back),

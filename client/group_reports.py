@@ -14,7 +14,7 @@ from hymate.evaluate.edges import TENTHS
 from hymate.evaluate.group_cells import Scored, ToldGroups, one_attribute, two_attributes
 from hymate.evaluate.group_members import members
 from hymate.evaluate.merging import large_enough
-from hymate.evaluate.metrics import log_losses
+from hymate.evaluate.metrics import sums_over
 from hymate.evaluate.recalibration import fit_rows
 from hymate.score_reports import Cells, Detail, GroupReport, OwnFit
 
@@ -70,7 +70,6 @@ def _report(
     policy: Policy,
 ) -> GroupReport:
     labels, scores = scored.labels[here], scored.scores[here]
-    losses, errors = log_losses(labels, scores), np.square(scores - labels)
     own = auroc_and_variance(labels, scores, subjects[here])
     positives = int(labels.sum())
     beside = scored.total - np.array([positives, len(labels) - positives])
@@ -82,17 +81,13 @@ def _report(
     return GroupReport(
         n=len(labels),
         positives=positives,
-        score_sum=float(scores.sum()),
-        squared_error_sum=float(errors.sum()),
-        squared_error_squares=float(np.square(errors).sum()),
-        log_loss_sum=float(losses.sum()),
-        log_loss_squares=float(np.square(losses).sum()),
         auroc=None if own is None else own[0],
         auroc_variance=None if own is None else own[1],
         others_auroc=None if others is None else others[0],
         others_variance=None if others is None else others[1],
         own_fit=own_fit(labels, scores),
         cells=Cells.of(told.cells(scored, group), sums=True),
+        **sums_over(labels, scores),
     )
 
 

@@ -5,10 +5,26 @@ Only the site itself can call these on patients; what leaves it is in `hymate.ev
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
+
+
+class Sums(TypedDict):
+    """Over stays, by the names and in the order in which they travel: scores, and each stay's log loss and
+    (score - label)^2, with the squares of both."""
+
+    log_loss_sum: float
+    squared_error_sum: float
+    score_sum: float
+    log_loss_squares: float
+    squared_error_squares: float
+
+
+SUMS = tuple(Sums.__annotations__)
 
 
 def auroc(labels: Scores, scores: Scores) -> float | None:
@@ -41,9 +57,16 @@ def log_loss_sum(labels: Scores, scores: Scores) -> float:
     return float(log_losses(labels, scores).sum())
 
 
-def squared_error_sum(labels: Scores, scores: Scores) -> float:
-    """Sum over stays of (score - label)^2; divided by the stays it is the Brier score."""
-    return float(np.square(scores - labels).sum())
+def sums_over(labels: Scores, scores: Scores) -> Sums:
+    """Of these stays, (n,) each."""
+    losses, errors = log_losses(labels, scores), np.square(scores - labels)
+    return {
+        "log_loss_sum": float(losses.sum()),
+        "squared_error_sum": float(errors.sum()),
+        "score_sum": float(scores.sum()),
+        "log_loss_squares": float(np.square(losses).sum()),
+        "squared_error_squares": float(np.square(errors).sum()),
+    }
 
 
 def _both_classes(labels: Scores) -> bool:

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hymate.evaluate.edges import WIDEST, first_edges
 from hymate.evaluate.histograms import BINS, ScoreCells
-from hymate.evaluate.metrics import log_losses
+from hymate.evaluate.metrics import Sums, log_losses
 
 if TYPE_CHECKING:
     from hymate.data.noisy_statistics import Draw
@@ -35,16 +35,6 @@ CELLS = 10
 """More of them tell the AUROC more closely, and add up more noise."""
 CROWDED = 5.0
 """Log odds between which the cells of the first edges lie; the outermost reach to 0 and 1."""
-
-
-class Sums(TypedDict):
-    """Over people, by the names that they have in reports."""
-
-    score_sum: float
-    squared_error_sum: float
-    squared_error_squares: float
-    log_loss_sum: float
-    log_loss_squares: float
 
 
 def first_begins() -> Counts:
@@ -141,7 +131,7 @@ def spread_over(cells: ScoreCells, begins: Counts) -> Floats:
 
 
 def sums_of(cells: ScoreCells) -> Sums:
-    """As if each score were the mean of its cell."""
+    """Over people, as if each score were the mean of its cell."""
     assert cells.score_sum is not None  # `cells_of` gives them
     score = cells.score_sum / (cells.positives + cells.negatives)
     labels = np.repeat([1.0, 0.0], len(score))

@@ -13,6 +13,7 @@ from hymate.evaluate.delong import log_odds_and_variance
 from hymate.evaluate.estimates import CONFIDENCE, Estimate, Z
 from hymate.evaluate.federated import Fitted, Grid, Part, figures, undefined
 from hymate.evaluate.histograms import pool
+from hymate.evaluate.metrics import SUMS
 from hymate.evaluate.random_effects import random_effects
 from hymate.evaluate.reliability import reliability_bins
 from hymate.score_reports import Detail, GroupReport, OwnFit, ScoreReport
@@ -28,29 +29,17 @@ def grid_of(detail: Detail, seed: int) -> Grid:
 
 def part_of(report: ScoreReport | GroupReport) -> Part | None:
     """What a site told of some stays; None where it told too little."""
-    sums = (
-        report.score_sum,
-        report.squared_error_sum,
-        report.squared_error_squares,
-        report.log_loss_sum,
-        report.log_loss_squares,
-    )
-    if report.cells is None or any(each is None for each in sums):
+    sums = {name: getattr(report, name) for name in SUMS}
+    if report.cells is None or None in sums.values():
         return None
-    score, squared, squares, log_loss, log_squares = (float(each or 0.0) for each in sums)
+    exact = report.deviation is None
     return Part(
         cells=report.cells.arrays(),
-        score_sum=score,
-        squared_error_sum=squared,
-        squared_error_squares=squares,
-        log_loss_sum=log_loss,
-        log_loss_squares=log_squares,
-        auroc=report.auroc if report.deviation is None else None,
+        auroc=report.auroc if exact else None,
         auroc_variance=report.auroc_variance,
-        average_precision=report.auprc
-        if isinstance(report, ScoreReport) and report.deviation is None
-        else None,
+        average_precision=report.auprc if isinstance(report, ScoreReport) and exact else None,
         deviation=report.deviation,
+        **sums,
     )
 
 

@@ -17,16 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hymate.evaluate.histograms import ScoreCells
+from hymate.evaluate.metrics import SUMS
 from hymate.score_reports import Cells, ScoreReport
 from strategies.secure.ring import OutOfBounds
 
-SUMS = (
-    "log_loss_sum",
-    "squared_error_sum",
-    "score_sum",
-    "log_loss_squares",
-    "squared_error_squares",
-)
 Floats = NDArray[np.float64]
 
 

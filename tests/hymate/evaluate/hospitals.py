@@ -8,7 +8,7 @@ from hymate.evaluate.delong import auroc_and_variance
 from hymate.evaluate.edges import TENTHS, agreed_edges, first_edges
 from hymate.evaluate.federated import Grid, Part
 from hymate.evaluate.histograms import count_between, join_small_cells, pool
-from hymate.evaluate.metrics import average_precision, log_losses
+from hymate.evaluate.metrics import average_precision, sums_over
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -37,15 +37,10 @@ def part_of(labels: np.ndarray, scores: np.ndarray, grid: Grid, minimum: int = 1
     cells = join_small_cells(count_between(labels, scores, grid.edges), minimum, apart)
     if cells is None:
         return None
-    errors, losses = np.square(scores - labels), log_losses(labels, scores)
     own = auroc_and_variance(labels, scores, np.arange(len(labels)))
     return Part(
         cells=cells,
-        score_sum=float(scores.sum()),
-        squared_error_sum=float(errors.sum()),
-        squared_error_squares=float(np.square(errors).sum()),
-        log_loss_sum=float(losses.sum()),
-        log_loss_squares=float(np.square(losses).sum()),
+        **sums_over(labels, scores),
         auroc=None if own is None else own[0],
         auroc_variance=None if own is None else own[1],
         average_precision=average_precision(labels, scores),

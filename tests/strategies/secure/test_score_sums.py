@@ -15,12 +15,13 @@ from hymate.evaluate.histograms import (
     join_small_cells,
     pool,
 )
+from hymate.evaluate.metrics import SUMS
 from hymate.evaluate.metrics import auroc as exact_auroc
 from hymate.evaluate.metrics import average_precision as exact_precision
 from hymate.evaluate.operating_point import confusion_at
 from hymate.score_reports import Cells, ScoreReport
 from strategies.secure.ring import OutOfBounds
-from strategies.secure.score_sums import SUMS, numbers_of, report_of, size_of
+from strategies.secure.score_sums import numbers_of, report_of, size_of
 
 BINS = 24
 EDGES = np.arange(1, BINS) / BINS

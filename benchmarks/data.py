@@ -160,7 +160,7 @@ def answer_all(root: Path, cache: Path, keep_windows: bool) -> Figures:
         vocabulary = build_vocabulary({"site": statistics}, VocabularyConfig())
         request = PrepareRequest(task=task, vocabulary=vocabulary.to_json(), vocabulary_hash=vocabulary.hash)
         ask("store", lambda: queries.prepare(site, request))
-    store, _ = agreed.agreed_store(site, task, vocabulary.hash)
+    store = agreed.agreed_store(site, task, vocabulary.hash)
     return {
         "prepare_s": sum(float(wall) for wall, _ in seconds.values()),
         "prepare_cpu_s": sum(float(cpu) for _, cpu in seconds.values()),
@@ -207,7 +207,7 @@ def iterate(root: Path, cache: Path, vocabulary_hash: str, repetitions: int) -> 
 
     torch.set_num_threads(1)
     site, task = SiteConfig(name="site", data=root, cache=cache), TaskConfig(name=TASK)
-    store, _ = agreed.agreed_store(site, task, vocabulary_hash)
+    store = agreed.agreed_store(site, task, vocabulary_hash)
     rows, rng = store.rows("train"), np.random.default_rng(0)
     kinds: dict[str, Callable[[], Iterator[Any]]] = {
         "pretrain": lambda: (batch.input for batch in forecast_batches(store, rows, PretrainConfig(), rng)),

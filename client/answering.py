@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from flwr.app import Context, Message, RecordDict
 
 from client.journal import Event, note
 from client.site import SiteConfig, load_site
+from client.unchanged import Look, look
 from hymate.errors import InputFault
 from hymate.ops.allocator import release_memory, reuse_memory
 from hymate.protocol import Refusal
@@ -29,7 +30,13 @@ Answer = Callable[[SiteConfig, RecordDict], RecordDict]
 
 def site_of(context: Context) -> SiteConfig:
     """The site that this message is for: its node's config names the site file."""
-    return load_site(Path(str(context.node_config["site"])))
+    path = Path(str(context.node_config["site"]))
+    return _site(path, look(path))
+
+
+@lru_cache(maxsize=1024)
+def _site(path: Path, file: Look) -> SiteConfig:
+    return load_site(path)
 
 
 def answer(respond: Answer, message: Message, context: Context) -> Message:

@@ -6,6 +6,8 @@ imported where they are answered.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import RecordDict
@@ -75,21 +77,21 @@ def train_round(site: SiteConfig, request: PretrainRequest | FinetuneRequest, ar
 
     _fix_threads(site)
     weights, beside = apart(arrays)
-    model, store = training.received_model(site, request, weights)
-    phase, _ = phase_of(request)
-    count_round(site, request.study, phase, request.round, weights, request.vocabulary_hash)
+    with training.received_model(site, request, weights) as (model, store):
+        phase, _ = phase_of(request)
+        count_round(site, request.study, phase, request.round, weights, request.vocabulary_hash)
 
-    def train() -> tuple[TrainReply, Arrays]:
-        if isinstance(request, PretrainRequest):
-            return training.pretrain(site, request, model, store, beside)
-        return training.finetune(site, request, model, store, beside)
+        def train() -> tuple[TrainReply, Arrays]:
+            if isinstance(request, PretrainRequest):
+                return training.pretrain(site, request, model, store, beside)
+            return training.finetune(site, request, model, store, beside)
 
-    if request.secure is not None:
-        from client.masked_replies import masked_round
+        if request.secure is not None:
+            from client.masked_replies import masked_round
 
-        return masked_round(site, request, request.secure, arrays, store, train)
-    reply, sent = train()
-    return pack(reply, sent, examples=reply.stays)
+            return masked_round(site, request, request.secure, arrays, store, train)
+        reply, sent = train()
+        return pack(reply, sent, examples=reply.stays)
 
 
 @app.query("secure_keys")
@@ -135,23 +137,24 @@ def alone(site: SiteConfig, content: RecordDict) -> RecordDict:
 
     request = admitted(site, content, AloneRequest)
     _fix_threads(site)
-    model, store = training.received_model(site, request, unpack_weights(content))
-    return pack(*training.train_by_itself(site, request, model, store))
+    with training.received_model(site, request, unpack_weights(content)) as (model, store):
+        return pack(*training.train_by_itself(site, request, model, store))
 
 
+@contextmanager
 def asked_about(
     site: SiteConfig, request: EvaluateRequest, content: RecordDict
-) -> tuple[HyMaTE, TripletStore]:
+) -> Iterator[tuple[HyMaTE, TripletStore]]:
     """The model that a question is about, as this site uses it, and the site's stays; the question counts."""
     from client import evaluation, training
     from client.local_round import own_model
     from client.question_limit import check_question
 
     _fix_threads(site)
-    model, store = training.received_model(site, request, unpack_weights(content))
-    model = own_model(site, request, model)
-    check_question(site, request, evaluation.arrays_of(model))
-    return model, store
+    with training.received_model(site, request, unpack_weights(content)) as (received, store):
+        model = own_model(site, request, received)
+        check_question(site, request, evaluation.arrays_of(model))
+        yield model, store
 
 
 @app.evaluate("score")
@@ -161,21 +164,21 @@ def evaluate(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client.local_round import keep_own_model
 
     request = admitted(site, content, EvaluateRequest)
-    model, store = asked_about(site, request, content)
-    if request.personal is not None and request.split == "held_out":
-        keep_own_model(site, request, model)
-    if request.secure is not None:
-        from client.masked_replies import masked_report
+    with asked_about(site, request, content) as (model, store):
+        if request.personal is not None and request.split == "held_out":
+            keep_own_model(site, request, model)
+        if request.secure is not None:
+            from client.masked_replies import masked_report
 
-        arrays = unpack_weights(content)
-        return masked_report(
-            site,
-            request,
-            request.secure,
-            arrays,
-            lambda: evaluation.evaluate(site, request, model, store).report,
-        )
-    return pack(evaluation.evaluate(site, request, model, store))
+            arrays = unpack_weights(content)
+            return masked_report(
+                site,
+                request,
+                request.secure,
+                arrays,
+                lambda: evaluation.evaluate(site, request, model, store).report,
+            )
+        return pack(evaluation.evaluate(site, request, model, store))
 
 
 @app.evaluate("recalibrate")
@@ -184,8 +187,8 @@ def recalibrate(site: SiteConfig, content: RecordDict) -> RecordDict:
     from client import evaluation
 
     request = admitted(site, content, RecalibrateRequest)
-    model, store = asked_about(site, request, content)
-    return pack(evaluation.recalibrate(site, request, model, store))
+    with asked_about(site, request, content) as (model, store):
+        return pack(evaluation.recalibrate(site, request, model, store))
 
 
 @app.evaluate("compare")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -16,9 +17,10 @@ from client.agreed import agreed_store
 from client.evaluation import arrays_of, report_on, scored_split, told_and_kept
 from client.local_round import Strategist, Train, Trained
 from client.site import SiteConfig
+from client.spare_model import some_model
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
-from hymate.model.hymate import HyMaTE, build_model
+from hymate.model.hymate import HyMaTE
 from hymate.protocol import AloneReply, AloneRequest, FinetuneRequest, PretrainRequest, Training, TrainReply
 from hymate.score_reports import ScoreReport
 from hymate.scoring_protocol import KeptScores
@@ -33,29 +35,29 @@ if TYPE_CHECKING:  # Opacus is imported where a round takes noise
 Weights = Mapping[str, NDArray[np.generic]]
 
 
-def received_model(site: SiteConfig, request: Training, weights: Weights) -> tuple[HyMaTE, TripletStore]:
-    """The model under the weights received, and the store it reads; wrong keys or shapes are an
-    `InputFault`, never a partly loaded model."""
-    store, vocabulary = agreed_store(site, request.task, request.vocabulary_hash)
-    model = build_model(
-        request.model,
-        codes=vocabulary.size,
-        static_width=vocabulary.static_width,
-        time_scale_hours=request.task.lookback_hours,
-        seed=request.seed,
-    )
-    expected = model.state_dict()
-    wrong = sorted(set(expected) ^ set(weights)) or sorted(
-        name for name, array in weights.items() if tuple(array.shape) != tuple(expected[name].shape)
-    )
-    if wrong:
-        raise InputFault(
-            f"site {site.name}",
-            f"weights received do not fit the study's model ({len(wrong)} arrays, first: {wrong[0]})",
-            "run the same hymate-federated release at both ends",
+@contextmanager
+def received_model(
+    site: SiteConfig, request: Training, weights: Weights
+) -> Iterator[tuple[HyMaTE, TripletStore]]:
+    """For one answer: the model under the weights received, and the store it reads.
+
+    Wrong keys or shapes are an `InputFault`, never a partly loaded model.
+    """
+    store = agreed_store(site, request.task, request.vocabulary_hash)
+    shape = request.model, store.header.codes, len(store.header.static_names), request.task.lookback_hours
+    with some_model(*shape) as model:
+        expected = model.state_dict()
+        wrong = sorted(set(expected) ^ set(weights)) or sorted(
+            name for name, array in weights.items() if tuple(array.shape) != tuple(expected[name].shape)
         )
-    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
-    return model, store
+        if wrong:
+            raise InputFault(
+                f"site {site.name}",
+                f"weights received do not fit the study's model ({len(wrong)} arrays, first: {wrong[0]})",
+                "run the same hymate-federated release at both ends",
+            )
+        model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+        yield model, store
 
 
 def pretrain(

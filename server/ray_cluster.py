@@ -29,6 +29,7 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # call nobody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_max_direct_call_object_size": str(16 * 2**20),  # bytes; an update need not pass the object store
     "PYTHONWARNINGS": "ignore::FutureWarning",
 }
 

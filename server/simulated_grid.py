@@ -1,9 +1,10 @@
 """Every site of a simulation behind one `Grid`: Flower's messages go to Ray workers that stay warm.
 
-A worker answers for one site after the other with the ClientApp that hospitals run. Each has one message at
-a time, so no more updates are under way than there are workers; the message expected to take longest goes
-first, so that none is left to work alone at a round's end. Flower's own engine looks at every message for
-every site ten times a second, and a worker that dies keeps its place there and fails all it is given.
+A worker answers for one site after the other with the ClientApp that hospitals run, one message at a time, so
+no more updates are under way than there are workers. The next message lies with it already, so that it never
+waits for the coordinator. The message expected to take longest goes first, so that none is left to work alone
+at a round's end. Flower's own engine looks at every message for every site ten times a second, and a worker
+that dies keeps its place there and fails all it is given.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -35,7 +36,7 @@ LOOK_S = 0.2
 
 
 class Worker:
-    """A process in which sites answer, one message at a time."""
+    """A process in which sites answer, one message after the other."""
 
     def __init__(self, client_app: str, log: Path, memory_limit: int) -> None:
         """Args: client_app: MODULE:NAME; log: what the sites' own logs would hold; memory_limit: bytes it may
@@ -72,6 +73,15 @@ class _Letter:
         return self.message.metadata.message_type
 
 
+@dataclass
+class _Post:
+    """A worker and the messages it has, which it answers in their order."""
+
+    worker: Any
+    letters: dict[ray.ObjectRef[Any], _Letter] = field(default_factory=dict)
+    """By what will be the answer."""
+
+
 class Costs:
     """Seconds that a site is expected to take for a message, from its own last one of that kind."""
 
@@ -105,8 +115,7 @@ class SimulatedGrid:
         self._costs = Costs({node: site.size for node, site in enumerate(sites, FIRST_NODE)})
         self._waiting: list[_Letter] = []
         """Ascending by cost: the last one is next."""
-        self._idle = [start() for _ in range(workers)]
-        self._busy: dict[ray.ObjectRef[Any], tuple[Any, _Letter]] = {}
+        self._posts = [_Post(start()) for _ in range(workers)]
         self._replies: dict[str, Message] = {}
         """By the message they answer."""
         self._changed = threading.Condition()
@@ -171,20 +180,33 @@ class SimulatedGrid:
     def _hand_out(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._busy or (self._waiting and self._idle))
+                self._changed.wait_for(lambda: self._closed or self._waiting or self._at_work())
                 if self._closed:
                     return
-                while self._waiting and self._idle:
-                    worker, letter = self._idle.pop(), self._waiting.pop()
+                while self._waiting and (post := self._free()) is not None:
+                    letter = self._waiting.pop()
                     context = self._contexts[letter.message.metadata.dst_node_id]
-                    self._busy[worker.answer.remote(letter.message, context, letter.arrays)] = worker, letter
-            done, _ = ray.wait(list(self._busy), num_returns=1, timeout=LOOK_S)
+                    post.letters[post.worker.answer.remote(letter.message, context, letter.arrays)] = letter
+            at_work = self._at_work()
+            done, _ = ray.wait(list(at_work), num_returns=1, timeout=LOOK_S)
             for answer in done:
-                self._take(answer)
+                self._take(at_work[answer], answer)
 
-    def _take(self, answer: ray.ObjectRef[Any]) -> None:
-        worker, letter = self._busy.pop(answer)
+    def _free(self) -> _Post | None:
+        """Who gets the next message, if anybody. The last ones wait until a worker is idle: whoever is
+        first takes them."""
+        post = min(self._posts, key=lambda post: len(post.letters))
+        most = 1 + (len(self._waiting) > len(self._posts))
+        return post if len(post.letters) < most else None
+
+    def _at_work(self) -> dict[ray.ObjectRef[Any], _Post]:
+        """Workers by the answer that they are working on."""
+        return {next(iter(post.letters)): post for post in self._posts if post.letters}
+
+    def _take(self, post: _Post, answer: ray.ObjectRef[Any]) -> None:
+        letter = post.letters.pop(answer)
         message = letter.message
+        unread: list[_Letter] = []
         try:
             reply, seconds = ray.get(answer)
         except ray.exceptions.RayTaskError as crash:
@@ -192,11 +214,12 @@ class SimulatedGrid:
             reply = Message(fault, reply_to=message)
         except ray.exceptions.RayError as gone:
             reply = Message(Error(ErrorCode.UNKNOWN, f"its process ended: {_first(gone)}"), reply_to=message)
-            worker = self._start()
+            unread = list(post.letters.values())
+            post.worker, post.letters = self._start(), {}
         else:
             self._costs.measured(letter.kind, message.metadata.dst_node_id, seconds)
         with self._changed:
-            self._idle.append(worker)
+            self._waiting.extend(unread)
             self._replies[message.metadata.message_id] = reply
             self._fresh = True
             self._changed.notify_all()

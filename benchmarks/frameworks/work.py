@@ -51,7 +51,7 @@ class Work:
         return sorted(self.run.glob("sites/*/site.yaml"))
 
     def store(self, site: int) -> TripletStore:
-        return agreed_store(load_site(self.sites[site]), self.study.task, self.vocabulary.hash)[0]
+        return agreed_store(load_site(self.sites[site]), self.study.task, self.vocabulary.hash)
 
     def model(self) -> HyMaTE:
         study, vocabulary = self.study, self.vocabulary

@@ -78,7 +78,7 @@ def all_phases(site: SiteConfig) -> tuple[object, Vocabulary, TripletStore]:
     description = describe(site, DescribeRequest(task=TASK))
     vocabulary = agree(site)
     prepare(site, ask(vocabulary))
-    return description, vocabulary, agreed_store(site, TASK, vocabulary.hash)[0]
+    return description, vocabulary, agreed_store(site, TASK, vocabulary.hash)
 
 
 def test_windows_are_cut_once_and_answers_are_the_same_without_the_cache(
@@ -128,7 +128,7 @@ def test_data_that_change_after_the_store_was_made_are_refused(site: SiteConfig)
     with pytest.raises(InputFault, match="no MEDS data set is here any more"):
         agreed_store(site, TASK, vocabulary.hash)
     shutil.copytree(old, site.data, copy_function=shutil.copyfile)
-    assert agreed_store(site, TASK, vocabulary.hash)[0].value.tolist() == before
+    assert agreed_store(site, TASK, vocabulary.hash).value.tolist() == before
 
 
 def test_data_that_change_between_statistics_and_store_are_refused(site: SiteConfig) -> None:
@@ -142,7 +142,7 @@ def test_data_that_change_between_statistics_and_store_are_refused(site: SiteCon
     other = agree(site)  # the study begins anew
     assert other.hash != vocabulary.hash
     prepare(site, ask(other))
-    assert len(agreed_store(site, TASK, other.hash)[0]) == 40
+    assert len(agreed_store(site, TASK, other.hash)) == 40
 
 
 def test_data_that_change_while_they_are_read_are_refused(
@@ -169,5 +169,15 @@ def test_two_studies_with_one_label_and_other_windows_keep_two_stores(site: Site
     prepare(site, ask(vocabulary))
     other = TASK.model_copy(update={"min_observations": 0})
     prepare(site, ask(vocabulary).model_copy(update={"task": other}))
-    assert agreed_store(site, TASK, vocabulary.hash)[0].task == TASK
-    assert agreed_store(site, other, vocabulary.hash)[0].task == other
+    assert agreed_store(site, TASK, vocabulary.hash).task == TASK
+    assert agreed_store(site, other, vocabulary.hash).task == other
+
+
+def test_a_store_is_opened_once_until_it_is_made_anew(site: SiteConfig) -> None:
+    _, vocabulary, store = all_phases(site)
+    assert agreed_store(site, TASK, vocabulary.hash) is store
+    shutil.rmtree(store.path)
+    with pytest.raises(InputFault, match="holds no triplet store"):
+        agreed_store(site, TASK, vocabulary.hash)
+    prepare(site, ask(vocabulary))
+    assert agreed_store(site, TASK, vocabulary.hash) is not store

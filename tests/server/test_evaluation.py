@@ -53,7 +53,7 @@ class Done:
         found = {}
         for path in sorted(self.folder.glob("sites/*/site.yaml")):
             site = load_site(path)
-            store, _ = agreed_store(site, small_study().task, hash_)
+            store = agreed_store(site, small_study().task, hash_)
             rows = labelled(store, "held_out")
             own = [
                 {

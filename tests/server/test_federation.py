@@ -70,11 +70,11 @@ def test_one_site_alone_equals_central_training_step_for_step(tmp_path: Path) ->
     site = load_site(next(tmp_path.glob("sites/*/site.yaml")))
     finetunes = [m for m in grid.sent if m.metadata.message_type == "train.finetune"]
     request = unpack(finetunes[0].content, FinetuneRequest)
-    store, vocabulary = agreed_store(site, study.task, request.vocabulary_hash)
+    store = agreed_store(site, study.task, request.vocabulary_hash)
     model = build_model(
         study.model,
-        codes=vocabulary.size,
-        static_width=vocabulary.static_width,
+        codes=store.header.codes,
+        static_width=len(store.header.static_names),
         time_scale_hours=study.task.lookback_hours,
         seed=study.seed,
     )

@@ -44,7 +44,7 @@ def test_each_hospital_has_the_model_that_it_was_reported_with(run: Path) -> Non
         site = load_site(path)
         (folder,) = path.parent.glob("state/small/*/model")
         saved = load_model(folder)
-        store, _ = agreed_store(site, saved.task, saved.vocabulary.hash)
+        store = agreed_store(site, saved.task, saved.vocabulary.hash)
         rows = labelled(store, "held_out")
         measured = auroc(store.label[rows].astype(np.float64), score(saved.model, store, rows))
         assert measured == report["sites"][site.name]["auroc"]

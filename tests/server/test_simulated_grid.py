@@ -144,8 +144,26 @@ def test_a_worker_that_died_costs_one_answer_and_is_replaced(monkeypatch: pytest
     found = {message.metadata.src_node_id: message for message in replies(grid, [1, 2, 3])}
     assert [node for node, message in found.items() if message.has_error()] == [2]
     assert "its process ended" in found[2].error.reason
+    assert workers.asked == [2, 1, 1, 3]  # the message that the dead worker had not begun is another's
     assert workers.started == 2
     grid.close()
+
+
+def test_a_worker_has_its_next_message_while_more_wait_than_there_are_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[int] = []
+
+    def answer(message: Message) -> Any:
+        waited.append(len(workers.asked))
+        return Message(RecordDict(), reply_to=message), 1.0
+
+    workers = Workers(monkeypatch, answer)
+    grid = SimulatedGrid([SimulatedSite(Path("site.yaml"), 100)] * 6, 2, workers.start)
+    assert len(replies(grid, [1, 2, 3, 4, 5, 6])) == 6
+    grid.close()
+    # Two at work and one behind each; as soon as only two are left, they go to whoever is idle first.
+    assert waited == [4, 4, 5, 6, 6, 6]
 
 
 def test_where_ray_fails_the_study_ends_instead_of_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_nothing_about_few_people_leaves_a_hospital(tmp_path: Path) -> None:
     assert told["ONCE_WITHOUT"].count == told["ONCE_WITHOUT"].numeric == 30
 
     # The site counted what it left out and clipped; of too few people it says nothing.
-    store, _ = agreed_store(
+    store = agreed_store(
         load_site(tmp_path / "sites" / site / "site.yaml"), TaskConfig(), agreement.vocabulary.hash
     )
     assert store.header.unknown_codes == {"RARE": 4}
@@ -241,7 +241,7 @@ def test_rules_and_mapping_make_two_hospitals_speak_alike(tmp_path: Path) -> Non
         assert ours.std == pytest.approx(theirs.std, rel=1e-6)
     for site, task in ((sites[0], TaskConfig()), (sites[1], TaskConfig())):
         stores = [
-            agreed_store(load_site(folder / "sites" / site / "site.yaml"), task, result.vocabulary.hash)[0]
+            agreed_store(load_site(folder / "sites" / site / "site.yaml"), task, result.vocabulary.hash)
             for folder, result in ((tmp_path / "mixed", found), (tmp_path / "plain", wanted))
         ]
         assert stores[0].code.tolist() == stores[1].code.tolist()

@@ -95,7 +95,7 @@ class Ran:
     def store(self, site: str) -> TripletStore:
         request = unpack(self.told(FINETUNE)[0].content, FinetuneRequest)
         config = load_site(self.folder / "sites" / site / "site.yaml")
-        return agreed_store(config, request.task, request.vocabulary_hash)[0]
+        return agreed_store(config, request.task, request.vocabulary_hash)
 
 
 def carry(

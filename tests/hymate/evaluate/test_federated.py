@@ -16,6 +16,7 @@ from sklearn.metrics import (
 
 from hymate.evaluate.calibration import calibration_figures
 from hymate.evaluate.delong import auroc_and_variance, variance_from_cells
+from hymate.evaluate.estimates import Z
 from hymate.evaluate.federated import NAMES, Fitted, Grid, Part, figures, undefined
 from hymate.evaluate.histograms import (
     ScoreCells,
@@ -104,6 +105,16 @@ def test_every_figure_lies_within_its_printed_bound(
         figure = found[name]
         assert figure is not None
         assert figure.value == pytest.approx(exact, abs=1e-12)
+    risk = np.clip(scores, 1e-7, 1 - 1e-7)
+    for name, each in (
+        ("brier", np.square(scores - labels)),
+        ("log_loss", -np.log(np.where(labels > 0.5, risk, 1 - risk))),
+    ):
+        figure = found[name]
+        assert figure is not None
+        assert figure.interval is not None
+        reach = Z * each.std(ddof=1) / np.sqrt(len(each))
+        assert figure.interval[1] - figure.interval[0] == pytest.approx(2 * reach, rel=1e-6, abs=1e-6), name
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,6 +12,7 @@ _LIMIT = 1 << 30
 PAUSE_S = 5.0
 """Between two releases: what was handed back has to be asked for, and zeroed, again."""
 _last = -math.inf
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def reuse_memory() -> bool:
@@ -22,9 +23,7 @@ def reuse_memory() -> bool:
     The price is that the process keeps its peak memory. Call once, before training. Without effect,
     and False, where the C library is another one.
     """
-    if sys.platform != "linux":
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(_LIBC, "mallopt", None)
     if mallopt is None:
         return False
     return all([mallopt(_MMAP_THRESHOLD, _LIMIT), mallopt(_TRIM_THRESHOLD, _LIMIT)])
@@ -37,7 +36,7 @@ def release_memory() -> bool:
     that the one before has just given back.
     """
     global _last  # noqa: PLW0603 (as much the process's own as its heap)
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    trim = getattr(_LIBC, "malloc_trim", None)
     if trim is None or time.monotonic() < _last + PAUSE_S:
         return False
     _last = time.monotonic()

@@ -203,7 +203,8 @@ def iterate(root: Path, cache: Path, vocabulary_hash: str, repetitions: int) -> 
 
     from client import agreed
     from client.site import SiteConfig
-    from hymate.data.batching import evaluation_batches, forecast_batches, training_batches
+    from hymate.data.batching import evaluation_batches, training_batches
+    from hymate.data.forecasting import forecast_batches
 
     torch.set_num_threads(1)
     site, task = SiteConfig(name="site", data=root, cache=cache), TaskConfig(name=TASK)

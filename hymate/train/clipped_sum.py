@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from hymate.data.batching import ForecastBatch, TripletBatch
+from hymate.data.batching import TripletBatch
+from hymate.data.forecasting import ForecastBatch
 from hymate.train.private_optimiser import PrivateOptimiser
 from hymate.train.sample_gradients import Mode, SampleGradients, unusable
 

@@ -20,13 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hymate.data.batching import (
-    ForecastBatch,
-    TripletBatch,
-    forecast_batches,
-    forecast_stays,
-    training_batches,
-)
+from hymate.data.batching import TripletBatch, training_batches
+from hymate.data.forecasting import ForecastBatch, forecast_batches, forecast_stays
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE
 from hymate.model.sequence_model import SequenceModel

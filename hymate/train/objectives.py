@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hymate.data.batching import ForecastBatch
+from hymate.data.forecasting import ForecastBatch
 
 
 def forecast_loss(prediction: Tensor, batch: ForecastBatch, clip: float | None = None) -> Tensor:

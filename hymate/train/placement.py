@@ -9,7 +9,8 @@ from dataclasses import fields
 import torch
 from torch import nn
 
-from hymate.data.batching import ForecastBatch, TripletBatch
+from hymate.data.batching import TripletBatch
+from hymate.data.forecasting import ForecastBatch
 
 
 @contextmanager

@@ -24,13 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from hymate.config import FinetuneConfig, PretrainConfig
-from hymate.data.batching import (
-    ForecastBatch,
-    TripletBatch,
-    forecast_batches,
-    forecast_rows,
-    training_batches,
-)
+from hymate.data.batching import TripletBatch, training_batches
+from hymate.data.forecasting import ForecastBatch, forecast_batches, forecast_rows
 from hymate.data.store import TripletStore
 from hymate.errors import InputFault
 from hymate.model.hymate import HyMaTE

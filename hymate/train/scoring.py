@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hymate.data.batching import evaluation_batches, fixed_forecast_draws
+from hymate.data.batching import evaluation_batches
+from hymate.data.forecasting import fixed_forecast_draws
 from hymate.model.sequence_model import SequenceModel
 from hymate.train.objectives import classification_loss, forecast_loss
 from hymate.train.placement import device_of, forecast_on_device, mode, on_device

@@ -14,16 +14,8 @@ from hypothesis import strategies as st
 
 from hymate.config import PretrainConfig
 from hymate.data import batching
-from hymate.data.batching import (
-    ForecastBatch,
-    TripletBatch,
-    collate,
-    evaluation_batches,
-    fixed_forecast_draws,
-    forecast_batches,
-    length_buckets,
-    training_batches,
-)
+from hymate.data.batching import TripletBatch, collate, evaluation_batches, length_buckets, training_batches
+from hymate.data.forecasting import ForecastBatch, fixed_forecast_draws, forecast_batches
 from hymate.data.store import TripletStore, prepare_store
 from tests.hymate.data.small import NAN, TASK, random_store, vocabulary, windows
 

@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 
 from hymate.config import PretrainConfig, TaskConfig, VocabularyConfig
-from hymate.data.batching import (
-    TripletBatch,
-    evaluation_batches,
-    fixed_forecast_draws,
-    forecast_batches,
-    training_batches,
-)
+from hymate.data.batching import TripletBatch, evaluation_batches, training_batches
+from hymate.data.forecasting import fixed_forecast_draws, forecast_batches
 from hymate.data.meds import SPLITS, MedsDataset
 from hymate.data.physionet2012 import prepare_physionet2012
 from hymate.data.statistics import code_statistics

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hymate.config import PretrainConfig
-from hymate.data.batching import forecast_batches, forecast_stays, training_batches
+from hymate.data.batching import training_batches
+from hymate.data.forecasting import forecast_batches, forecast_stays
 from hymate.data.store import TripletStore
 from tests.hymate.train.planted import planted_store, store_of
 

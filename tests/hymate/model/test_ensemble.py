@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from hymate.config import TaskConfig
-from hymate.data.batching import collate, forecast_batches
+from hymate.data.batching import collate
+from hymate.data.forecasting import forecast_batches
 from hymate.data.vocabulary import Vocabulary, VocabularyEntry
 from hymate.model.ensemble import Ensemble
 from hymate.train.loop import make_optimiser, pretrain_epochs

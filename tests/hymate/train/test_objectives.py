@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hymate.data.batching import ForecastBatch
+from hymate.data.forecasting import ForecastBatch
 from hymate.train.objectives import class_weight, classification_loss, forecast_loss
 from tests.hymate.model.batches import batch_of, random_stay
 

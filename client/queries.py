@@ -114,7 +114,7 @@ def prepare(site: SiteConfig, request: PrepareRequest) -> PrepareReply:
             "put the data set back as it was, or run the study again from its vocabulary phase",
         )
     try:
-        store, _ = agreed_store(site, request.task, vocabulary.hash)
+        store = agreed_store(site, request.task, vocabulary.hash)
     except InputFault:
         dataset, windows = _windows(site, request.task)
         windows = translated(windows, dataset.units(), vocabulary, site.name)

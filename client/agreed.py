@@ -14,7 +14,8 @@ from client.site import SiteConfig
 from client.unchanged import Look, look
 from hymate.config import TaskConfig
 from hymate.data.fingerprint import fingerprint
-from hymate.data.store import ARRAYS, HEADER, StoreMismatch, TripletStore, open_store
+from hymate.data.store import ARRAYS, TripletStore, open_store
+from hymate.data.store_header import HEADER, StoreMismatch
 from hymate.errors import InputFault
 
 FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4

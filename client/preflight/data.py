@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from client.preflight.lines import Line, fail, ok, plural, warn
 from client.site import SiteConfig
 from hymate.data.checks.run import CheckReport, check_dataset
-from hymate.data.store import HEADER
+from hymate.data.store_header import HEADER
 from hymate.data.vocabulary import Vocabulary
 
 LEAST_COVERAGE = 0.8

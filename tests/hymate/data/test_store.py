@@ -16,7 +16,8 @@ import pytest
 
 from hymate.config import TaskConfig
 from hymate.data import store as store_module
-from hymate.data.store import StoreMismatch, TripletStore, open_store, prepare_store
+from hymate.data.store import TripletStore, open_store, prepare_store
+from hymate.data.store_header import StoreHeader, StoreMismatch
 from hymate.data.tasks import Windows
 from hymate.data.vocabulary import Vocabulary, VocabularyEntry
 from hymate.errors import InputFault
@@ -274,19 +275,19 @@ def test_a_store_replaced_while_it_is_opened_is_the_new_one(
 ) -> None:
     path = tmp_path / "store"
     prepared(path)
-    read_header = store_module._read_header
+    read_header = store_module.read_header
     calls = 0
 
-    def overtaken(where: Path) -> store_module.StoreHeader:
+    def overtaken(where: Path) -> StoreHeader:
         nonlocal calls
         header = read_header(where)
         calls += 1
         if calls == 1:
             with monkeypatch.context() as patch:
-                patch.setattr(store_module, "_read_header", read_header)
+                patch.setattr(store_module, "read_header", read_header)
                 newer = replace(windows([[(1.0, "HR", 70.0)]]), dataset=DATASET)
                 prepare_store(where, newer, VOCABULARY, TASK)
         return header
 
-    monkeypatch.setattr(store_module, "_read_header", overtaken)
+    monkeypatch.setattr(store_module, "read_header", overtaken)
     assert opened(path).time.tolist() == [1.0]

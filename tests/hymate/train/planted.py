@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hymate.config import FinetuneConfig, ModelConfig, PretrainConfig, TaskConfig
-from hymate.data.store import StoreHeader, TripletStore
+from hymate.data.store import TripletStore
+from hymate.data.store_header import StoreHeader
 from hymate.model.hymate import HyMaTE, build_model
 
 CODES = 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 def run_command(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +26,8 @@ def run_command(app: typer.Typer, name: str, arguments: Sequence[str] | None = N
     | code | when                                                                            |
     |------|---------------------------------------------------------------------------------|
     | 0    | done                                                                            |
-    | 2    | an `InputFault` or a wrong option: one line on stderr, `name: what is wrong`     |
+    | 2    | an `InputFault`, a wrong option, a path that cannot be written, a full disk:     |
+    |      | one line on stderr, `name: what is wrong`                                       |
     | 130  | Ctrl-C: one line on stderr                                                      |
     | n    | the command raised `typer.Exit(n)`                                              |
 
@@ -43,6 +47,8 @@ def run_command(app: typer.Typer, name: str, arguments: Sequence[str] | None = N
         message, code = f"{fault.format_message().rstrip('.')}; see '{path} --help'", EXIT_INPUT
     except click.ClickException as fault:
         message, code = fault.format_message(), fault.exit_code
+    except OSError as fault:
+        message, code = _of_the_machine(fault), EXIT_INPUT
     except (click.Abort, KeyboardInterrupt):
         message, code = "interrupted", EXIT_INTERRUPTED
     else:
@@ -51,3 +57,13 @@ def run_command(app: typer.Typer, name: str, arguments: Sequence[str] | None = N
     if message:
         print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _of_the_machine(fault: OSError) -> str:
+    """A fault of disk or path in one line; any other is raised again."""
+    path = fault.filename2 or fault.filename
+    if fault.errno in NO_ROOM:
+        return f"{path or 'the disk'}: {fault.strerror}; make room, or give another path"
+    if path is None or fault.errno not in NO_PLACE:
+        raise fault
+    return f"{path}: {fault.strerror}; give another path, or change what is there"

@@ -16,6 +16,8 @@ from hymate.errors import InputFault
 
 def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping; a missing file, broken YAML or another shape is one `InputFault`."""
+    if path.is_dir():
+        raise InputFault(path, "is a folder", "name the file in it")
     if not path.is_file():
         raise InputFault(path, "no such file", "check the path given")
     try:
@@ -53,7 +55,7 @@ def _explain(kind: type[BaseModel], fault: Any, key: str) -> tuple[str, str]:
         parent, _ = _place(kind, fault["loc"][:-1])
         known = sorted(_keys(parent)) if parent else []
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        remedy = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        remedy = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known) or 'none'}"
         return f"key '{key}' does not exist", remedy
     if fault["type"] == "missing":
         return f"key '{key}' is missing", "add it"

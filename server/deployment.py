@@ -57,7 +57,9 @@ class Deployment:
     def of(cls, study: StudyConfig, out: Path) -> Deployment:
         if study.federation is None:
             raise InputFault(
-                "study", "has no `federation:` section", "`flower-server --init DIR` writes an example"
+                f"study '{study.name}'",
+                "has no `federation:` section",
+                "`flower-server --init DIR` writes an example",
             )
         return cls(study, study.federation, out)
 

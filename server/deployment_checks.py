@@ -59,7 +59,7 @@ def check_deployment(
     if federation is None:
         return [
             Finding(
-                "study",
+                f"study '{study.name}'",
                 "fail",
                 "has no `federation:` section",
                 "say where to listen and which sites to let in; `flower-server --init DIR` writes an example",
@@ -227,7 +227,7 @@ def _run_folder(out: Path, *, resume: bool) -> Iterator[Finding]:
         if not resume and has_work(out):
             refuse_unfinished(out)
         there = next(folder for folder in (out.resolve(), *out.resolve().parents) if folder.exists())
-        with tempfile.TemporaryFile(dir=there if there.is_dir() else there.parent):
+        with tempfile.TemporaryFile(dir=there):
             pass
         free = shutil.disk_usage(there).free
     except InputFault as fault:

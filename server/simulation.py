@@ -47,7 +47,9 @@ def simulate(
     """
     if study.simulation is None:
         raise InputFault(
-            "study", "has no `simulation:` section", "say where the hospitals come from; see deploy/configs/"
+            f"study '{study.name}'",
+            "has no `simulation:` section",
+            "say where the hospitals come from; see deploy/configs/",
         )
     if resume and (out / "study.yaml").is_file():
         if read_status(out) == "finished":

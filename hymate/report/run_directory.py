@@ -49,7 +49,7 @@ def read_report(folder: Path) -> Report:
         state = "the study there has not finished" if (folder / STUDY).is_file() else "no study was run there"
         raise InputFault(folder, f"holds no {REPORT}: {state}", "name the run directory of a finished study")
     content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+    if not isinstance(content, dict) or "kind" in content or not isinstance(content.get("format"), int):
         raise InputFault(path, "is no report of a federated study", "name the run directory of one")
     if content["format"] != FORMAT:
         age = "an older" if content["format"] < FORMAT else "a newer"

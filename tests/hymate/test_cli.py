@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -113,6 +114,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (InputFault("row 3", "has\ntwo lines", "write one"), 2, "demo: row 3: has two lines; write one\n"),
         (KeyboardInterrupt(), 130, "demo: interrupted\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            2,
+            "demo: the disk: No space left on device; make room, or give another path\n",
+        ),
+        (
+            OSError(errno.EISDIR, "Is a directory", ".out.1f", None, "out"),
+            2,
+            "demo: out: Is a directory; give another path, or change what is there\n",
+        ),
         (typer.Exit(7), 7, ""),
         (typer.BadParameter("too small"), 2, "demo: Invalid value: too small; see 'demo --help'\n"),
     ],
@@ -130,14 +141,18 @@ def test_how_a_command_ends(
     assert capsys.readouterr().err.lstrip("\n") == printed
 
 
-def test_a_defect_of_ours_keeps_its_traceback() -> None:
+@pytest.mark.parametrize(
+    "defect",
+    [ZeroDivisionError(), FileNotFoundError(errno.ENOENT, "No such file", "x"), OSError(errno.EACCES, "?")],
+)
+def test_a_defect_of_ours_keeps_its_traceback(defect: Exception) -> None:
     demo = typer.Typer(pretty_exceptions_enable=False)
 
     @demo.command()
     def only() -> None:
-        raise ZeroDivisionError
+        raise defect
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(type(defect)):
         run_command(demo, "demo", [])
 
 

@@ -146,6 +146,12 @@ def test_every_fault_is_one_line(name: str, federation: Deployed) -> None:
         assert len(found) == 1, found
 
 
+def test_a_run_folder_below_a_file_is_refused(federation: Deployed) -> None:
+    study = load_study(federation.folder / "study.yaml")
+    found = check_deployment(study, federation.folder / "study.yaml" / "run", resume=False)
+    assert "cannot be written: Not a directory" in found[-1].what
+
+
 def test_an_expired_certificate_is_refused(federation: Deployed) -> None:
     (line,) = faults(federation, now=dt.datetime.now(dt.UTC) + dt.timedelta(days=826))
     assert "server.crt: expired on" in line

@@ -40,7 +40,7 @@ BAD = [
         "attention_heads 4 does not divide d_model 30",
     ),
     ("name: x\nstrategy: {name: fedfoo}", "no algorithm is called 'fedfoo'"),
-    ("name: x\nstrategy: {name: fedavg, mu: 1}", "key 'mu' does not exist"),
+    ("name: x\nstrategy: {name: fedavg, mu: 1}", "key 'mu' does not exist; known here: none"),
     ("name: x\nsimulation: {}", "name exactly one source of hospitals"),
     (
         "name: x\nsimulation: {synthetic: {}, sites: {a: /data}}",
@@ -73,6 +73,8 @@ def test_bad_studies_are_one_line(text: str, words: str, tmp_path: Path) -> None
 def test_a_missing_study_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputFault, match="no such file"):
         load_study(tmp_path / "none.yaml")
+    with pytest.raises(InputFault, match="is a folder; name the file in it"):
+        load_study(tmp_path)
 
 
 def test_overrides_reach_nested_keys(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_what_is_no_finished_study_is_one_line(tmp_path: Path) -> None:
     for path, text, said in (
         ("report.json", "{", "report.json: is not JSON"),
         ("report.json", "[]", "is no report of a federated study"),
-        ("report.json", '{"kind": "hymate train"}', "is no report of a federated study"),
+        ("report.json", '{"format": 1, "kind": "training"}', "is no report of a federated study"),
         ("report.json", '{"format": 1}', "was written by an older version (format 1"),
         ("report.json", '{"format": 99}', "was written by a newer version"),
         ("report.json", '{"format": 2}', "key 'study' is missing"),

@@ -13,9 +13,9 @@ describe, statistics, prepare). `prepare_peak_gib` is the largest memory of that
 libraries included. `uncached_prepare_s` is the same with the kept windows deleted before each question.
 On a busy machine read the `*_cpu_s` figures: processor time, of all threads.
 `open_ms` is the first opening of the store in a fresh process whose modules are loaded, files in the page
-cache; `message_ms` is what every training message pays: the fingerprint's look at the data set, the
-vocabulary and the store. `iterate_triplets_per_s_per_core` is the slowest kind of epoch, without a model,
-in one thread, counting the triplets that the batches hold.
+cache; `message_ms` is what every training message pays: the fingerprint's look at the data set, and the
+store. `iterate_triplets_per_s_per_core` is the slowest kind of epoch, without a model, in one thread,
+counting the triplets that the batches hold.
 
 There is no peer in the table: meds-torch-data needs other releases of packages that are pinned here.
 """
@@ -24,28 +24,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
-import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
-import numpy.typing as npt
 
+from benchmarks.apart import apart, peak_gib
 from benchmarks.invented import TASK, write_invented
+from benchmarks.stopwatch import Clocks, clocks, stopwatch
 from hymate.config import PretrainConfig, TaskConfig, VocabularyConfig
 
 Figures = dict[str, Any]
-Clocks = npt.NDArray[np.float64]
 
 OPENINGS = 5
 GOALS = {
@@ -54,72 +47,6 @@ GOALS = {
     "open_ms": ("at most", 20.0),
     "iterate_triplets_per_s_per_core": ("at least", 200_000.0),
 }
-
-
-def apart(work: Callable[..., Figures], *arguments: object) -> Figures:
-    """What `work` returns, from a fresh process."""
-    context = get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(theirs, work, *arguments))
-    process.start()
-    theirs.close()
-    try:
-        figures: Figures = ours.recv()
-    except EOFError:
-        raise RuntimeError(f"{work.__name__} failed") from None
-    finally:
-        process.join()
-    return figures
-
-
-def _send(pipe: Connection, work: Callable[..., Figures], *arguments: object) -> None:
-    pipe.send(work(*arguments))
-
-
-def peak_gib() -> float:
-    """Largest resident memory of this process so far."""
-    try:  # getrusage also counts what the parent held before it started this program
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
-    return kib / 2**20
-
-
-def clocks() -> Clocks:
-    """Seconds now: by the clock, and of processor time of this process and all its threads."""
-    return np.array([time.perf_counter(), time.process_time()])
-
-
-@contextmanager
-def stopwatch(places: dict[str, tuple[object, str]]) -> Iterator[dict[str, Clocks]]:
-    """Seconds spent in each of the named functions; of one inside another, only the inner's count."""
-    spent: dict[str, Clocks] = defaultdict(lambda: np.zeros(2))
-    running: list[str] = []
-    since = np.zeros(2)
-
-    def turn_to(names: list[str]) -> None:
-        nonlocal since
-        now = clocks()
-        if running:
-            spent[running[-1]] += now - since
-        running[:] = names
-        since = now
-
-    def timed(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            turn_to([*running, name])
-            try:
-                return real(*args, **kwargs)
-            finally:
-                turn_to(running[:-1])
-
-        return run
-
-    with ExitStack() as patches:
-        for name, (owner, attribute) in places.items():
-            patches.enter_context(mock.patch.object(owner, attribute, timed(name, getattr(owner, attribute))))
-        yield spent
 
 
 def answer_all(root: Path, cache: Path, keep_windows: bool) -> Figures:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import data
-from benchmarks.data import answer_all, apart, iterate, open_once, peak_gib, stopwatch
+from benchmarks import stopwatch as stopwatch_module
+from benchmarks.apart import apart, peak_gib
+from benchmarks.data import answer_all, iterate, open_once
 from benchmarks.invented import LONGEST, TASK, stay_lengths, write_invented
+from benchmarks.stopwatch import stopwatch
 from hymate.config import TaskConfig
 from hymate.data.meds import MedsDataset
 from hymate.data.tasks import cut_windows
@@ -102,7 +104,7 @@ class Nested:
 
 
 def test_the_stopwatch_counts_every_second_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "clocks", lambda: np.array([Nested.now, 2 * Nested.now]))
+    monkeypatch.setattr(stopwatch_module, "clocks", lambda: np.array([Nested.now, 2 * Nested.now]))
     with stopwatch({"outer": (Nested, "outer"), "inner": (Nested, "inner")}) as spent:
         Nested().outer()
         Nested.now += 100

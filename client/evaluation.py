@@ -12,7 +12,7 @@ from client.kept_scores import keep_scores
 from client.policy import publishable
 from client.site import Policy, SiteConfig
 from hymate.data.store import TripletStore
-from hymate.errors import InputFault
+from hymate.errors import SAME_RELEASE, InputFault
 from hymate.evaluate.delong import auroc_and_variance
 from hymate.evaluate.edges import first_edges
 from hymate.evaluate.group_cells import Scored
@@ -164,7 +164,7 @@ def recalibrate(
         raise InputFault(
             f"site {site.name}",
             f"gives no sums for a recalibration steeper than {STEEPEST:g}",
-            "run the same hymate-federated release at both ends",
+            SAME_RELEASE,
         )
     found = scored_split(model, store, request.split, site.policy, request.batch_size)
     detail = request.detail

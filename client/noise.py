@@ -21,7 +21,7 @@ from client.local_round import Phase, phase_of
 from client.site import SiteConfig
 from client.solved_noise import solved_noise
 from hymate.data.store import TripletStore
-from hymate.errors import InputFault
+from hymate.errors import SAME_RELEASE, InputFault
 from hymate.model.hymate import HyMaTE
 from hymate.privacy.accounting import account
 from hymate.privacy.spend import SAMPLED_GAUSSIAN, Spend
@@ -39,8 +39,6 @@ from hymate.train.private import (
 )
 from hymate.train.private_optimiser import Mechanism
 from strategies.registry import demand_under_noise, make_algorithm
-
-SAME = "run the same hymate-federated release at both ends"
 
 
 class NoisyRound:
@@ -199,15 +197,15 @@ def _checked_plan(site: SiteConfig, request: PretrainRequest | FinetuneRequest) 
     """The plan, if it is that of this very round and all of it can be covered by noise."""
     where, plan = f"site {site.name}", request.plan
     if plan is None:
-        raise InputFault(where, "is asked for noise without a plan of the study's rounds", SAME)
+        raise InputFault(where, "is asked for noise without a plan of the study's rounds", SAME_RELEASE)
     phase, asked = phase_of(request)
     own = plan.pretrain if phase == "pretrain" else plan.finetune
     half = make_algorithm(request.strategy, where).site_half()
     trainings = 1 if half is None else half.trainings(phase)
     if own != asked or set(plan.trainings) != {"pretrain", "finetune"} or plan.trainings[phase] != trainings:
-        raise InputFault(where, "is asked for another round than the study's plan has", SAME)
+        raise InputFault(where, "is asked for another round than the study's plan has", SAME_RELEASE)
     if request.round > own.rounds:
-        raise InputFault(where, f"is asked for round {request.round} of {own.rounds} planned", SAME)
+        raise InputFault(where, f"is asked for round {request.round} of {own.rounds} planned", SAME_RELEASE)
     try:
         request.privacy.demand_soundness(plan.finetune)
     except ValueError as fault:

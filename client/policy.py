@@ -6,7 +6,7 @@ import re
 
 from client.site import Policy, PrivacyPolicy, SecurePolicy, SiteConfig
 from hymate.config import TaskConfig
-from hymate.errors import InputFault
+from hymate.errors import SAME_RELEASE, InputFault
 
 
 def check_task(site: SiteConfig, task: TaskConfig) -> None:
@@ -63,7 +63,7 @@ def check_left_out(site: SiteConfig, left_out: str) -> None:
         raise InputFault(
             f"site {site.name}",
             "is asked to train for the model that is to be tested on it because it took no part",
-            "run the same hymate-federated release at both ends",
+            SAME_RELEASE,
         )
     if left_out and not site.policy.leave_one_site_out:
         raise InputFault(
@@ -86,7 +86,7 @@ def check_study(site: SiteConfig, study: str, run: str = "") -> None:
             raise InputFault(
                 f"site {site.name}",
                 "the request's study or run has a name that no folder may have",
-                "run the same hymate-federated release at both ends",
+                SAME_RELEASE,
             )
     allowed = site.policy.studies
     if allowed is not None and study not in allowed:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from client.site import SiteConfig
 from hymate.durable import write_text
-from hymate.errors import InputFault
+from hymate.errors import SAME_RELEASE, InputFault
 from hymate.privacy_config import PrivacyConfig
 from hymate.protocol import AloneRequest, RoundRequest
 from hymate.scoring_protocol import CompareRequest, EvaluateRequest
@@ -53,7 +53,7 @@ def demand_noisy_figures(site: SiteConfig, request: EvaluateRequest | CompareReq
         raise InputFault(
             f"site {site.name}",
             "tells no figure without noise in a study with privacy.dp_statistics",
-            "run the same hymate-federated release at both ends",
+            SAME_RELEASE,
         )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+SAME_RELEASE = "run the same hymate-federated release at both ends"
+"""The remedy where a message is not as this release would have sent it."""
+
 
 class InputFault(Exception):
     """Something the user gave (a file, a row, a key) cannot be used.

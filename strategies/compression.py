@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hymate.errors import InputFault
+from hymate.errors import SAME_RELEASE, InputFault
 from hymate.strategy_config import Compressor, Delta, TopK
 from strategies.base import Arrays
 from strategies.quantisation import LARGEST_FLOAT16, from_int8, scale_of, to_float16, to_int8
@@ -35,7 +35,6 @@ WHERE, SCALE = "@where", "@scale"
 ORDER = {"delta": 0, "top_k": 1, "fp16": 2, "int8": 2}
 ONE = np.float32(1.0)
 SENT = "its compressed update"
-SAME = "run the same hymate-federated release at both ends"
 
 Numbers = NDArray[Any]
 """Of any of the number formats on the way."""
@@ -142,7 +141,7 @@ def restored(steps: Sequence[Compressor], sent: Arrays, reference: Arrays) -> Ar
             length = bytes_of_positions(base.size, kept)
             positions, where = read(where[:length], base.size, kept), where[length:]
             if positions is None:
-                raise InputFault(SENT, f"names no valid entries of {name}", SAME)
+                raise InputFault(SENT, f"names no valid entries of {name}", SAME_RELEASE)
         scale = next(scales) if plan.bits == "int8" else ONE
         values = _Part(_flat(sent[name]), scale, positions, base.size).widened(base)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -255,14 +254,14 @@ def _demand_same(sent: Arrays, expected: dict[str, tuple[np.dtype[np.generic], t
     strange = sorted(set(sent) ^ set(expected))
     if strange:
         what = f"{len(strange)} arrays missing or unknown, first: {strange[0][:100]}"
-        raise InputFault(SENT, what, SAME)
+        raise InputFault(SENT, what, SAME_RELEASE)
     for name, (kind, shape) in expected.items():
         array = sent[name]
         if array.dtype != kind or array.shape != shape:
             raise InputFault(
                 SENT,
                 f"{name} is {array.dtype}{list(array.shape)}, expected {kind}{list(shape)}",
-                SAME,
+                SAME_RELEASE,
             )
 
 
@@ -271,5 +270,5 @@ def _checked_scales(scales: NDArray[np.generic] | None) -> Sequence[np.float32]:
         return []
     found = np.asarray(scales, dtype=np.float32)
     if not np.isfinite(found).all() or np.any(found < 0):
-        raise InputFault(SENT, "a scale is negative or not finite", SAME)
+        raise InputFault(SENT, "a scale is negative or not finite", SAME_RELEASE)
     return list(found)

@@ -7,6 +7,8 @@ There is one sum at a time in a run: a new one takes the place of the last, whos
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
@@ -55,16 +57,15 @@ class SecureMemory:
 
     def begin(self, kept: KeptSession) -> None:
         """Forget the last session and keep this one."""
-        try:
+        with self._usable():
             for name in (SESSION, MASKED):
                 (self._folder / name).unlink(missing_ok=True)
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as fault:
-            raise self._unkept(fault) from None
         self.keep(kept)
 
     def keep(self, kept: KeptSession) -> None:
-        self._write(SESSION, kept.model_dump_json())
+        with self._usable():
+            write_text(self._folder / SESSION, kept.model_dump_json())
 
     def session(self, wanted: str) -> KeptSession:
         """The session under way, which must be the one that is asked about."""
@@ -79,50 +80,41 @@ class SecureMemory:
 
     def latest(self) -> KeptSession | None:
         path = self._folder / SESSION
-        try:
+        with self._usable():
             return KeptSession.model_validate_json(path.read_bytes()) if path.is_file() else None
-        except (OSError, ValueError) as fault:
-            raise self._unkept(fault) from None
 
     def masked(self) -> tuple[MaskedReply, Vector] | None:
         """What this site sent in the session under way."""
         path = self._folder / MASKED
-        try:
+        with self._usable():
             if not path.is_file():
                 return None
             with safe_open(path, framework="np") as file:
                 vector = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
                 return MaskedReply.model_validate_json(file.metadata()[REPLY]), vector
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as fault:
-            raise self._unkept(fault) from None
 
     def keep_masked(self, reply: MaskedReply, vector: Vector) -> None:
-        try:
+        with self._usable():
             write_bytes(self._folder / MASKED, save(vector, metadata={REPLY: reply.model_dump_json()}))
-        except OSError as fault:
-            raise self._unkept(fault) from None
 
     def opened(self) -> dict[str, list[str]]:
         """Purpose -> the sites whose sum this one helped to open."""
         path = self._folder / OPENED
-        try:
+        with self._usable():
             return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-        except (OSError, ValueError) as fault:
-            raise self._unkept(fault) from None
 
     def keep_opened(self, opened: dict[str, list[str]]) -> None:
-        self._write(OPENED, json.dumps(opened))
+        with self._usable():
+            write_text(self._folder / OPENED, json.dumps(opened))
 
-    def _write(self, name: str, text: str) -> None:
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
         try:
-            write_text(self._folder / name, text)
-        except OSError as fault:
-            raise self._unkept(fault) from None
-
-    def _unkept(self, fault: Exception) -> InputFault:
-        said = fault.strerror if isinstance(fault, OSError) and fault.strerror else type(fault).__name__
-        return InputFault(
-            f"site {self._site.name}",
-            f"cannot read or keep what it masks with ({said})",
-            "the site frees or mends its `state` folder; nothing is masked without it",
-        )
+            yield
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as fault:
+            said = fault.strerror if isinstance(fault, OSError) and fault.strerror else type(fault).__name__
+            raise InputFault(
+                f"site {self._site.name}",
+                f"cannot read or keep what it masks with ({said})",
+                "the site frees or mends its `state` folder; nothing is masked without it",
+            ) from None

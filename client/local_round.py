@@ -70,7 +70,9 @@ class Strategist:
         self._phase, self._config = phase_of(request)
         self._strategy = request.strategy
         self._algorithm = make_algorithm(self._strategy)
-        self._local = local_names(self._strategy.local_layers, model.state_dict())
+        self._state = model.state_dict()
+        """The model's own tensors: what training changes is seen here."""
+        self._local = local_names(self._strategy.local_layers, self._state)
         self._sent = {name: torch.from_numpy(np.array(array)) for name, array in beside.items()}
         self._memory = StrategyMemory(site, request.study, self._phase, request.run)
         self._remembered = self._memory.recall(request.folded)
@@ -107,7 +109,7 @@ class Strategist:
             hook = InTurn(self._local, self._strategy.local_layers_first, half)
         received = {
             name: tensor.detach().clone()
-            for name, tensor in model.state_dict().items()
+            for name, tensor in self._state.items()
             if name not in self._local
         }
         local = LocalRound(
@@ -126,7 +128,7 @@ class Strategist:
             local.loss, local.score = _covered, None
             noise.charge(
                 _under(NORM, self._remembered),
-                _arrays(model.state_dict()),
+                _arrays(self._state),
                 _arrays(self._sent),
                 _arrays(self._remembered),
                 *(_arrays(self._moments(name)) for name in (self._phase, f"{self._phase}-own")),
@@ -137,8 +139,7 @@ class Strategist:
         beside = half.finish(local)
         if noise is not None and beside.facts:
             _covered()
-        state = model.state_dict()
-        trained = {name: state[name].detach().numpy() for name in received}
+        trained = {name: self._state[name].numpy() for name in received}
         residual = {name: kept.numpy() for name, kept in _under(RESIDUAL, self._remembered).items()}
         arrays, residual = compressed(
             self._strategy.compression,

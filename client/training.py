@@ -46,9 +46,9 @@ def received_model(
     store = agreed_store(site, request.task, request.vocabulary_hash)
     shape = request.model, store.header.codes, len(store.header.static_names), request.task.lookback_hours
     with some_model(*shape) as model:
-        expected = model.state_dict()
-        wrong = sorted(set(expected) ^ set(weights)) or sorted(
-            name for name, array in weights.items() if tuple(array.shape) != tuple(expected[name].shape)
+        state = model.state_dict()
+        wrong = sorted(set(state) ^ set(weights)) or sorted(
+            name for name, array in weights.items() if array.shape != state[name].shape
         )
         if wrong:
             raise InputFault(
@@ -56,7 +56,8 @@ def received_model(
                 f"weights received do not fit the study's model ({len(wrong)} arrays, first: {wrong[0]})",
                 "run the same hymate-federated release at both ends",
             )
-        model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+        for name, array in weights.items():
+            state[name].copy_(torch.from_numpy(np.asarray(array)))
         yield model, store
 
 

@@ -66,8 +66,8 @@ def compare(
 
         hymate report compare runs/fedavg runs/scaffold
 
-    Runs whose study files differ in name and seed alone count as one variant: the mean over seeds is
-    compared, and its spread shown.
+    The first run is what the others are compared with. Runs whose study files differ in name and seed alone
+    count as one variant: the mean over seeds is compared, and its spread shown.
     """
     from rich.console import Console
 

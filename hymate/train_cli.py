@@ -128,7 +128,7 @@ def predict(
     ] = "",
     split: Annotated[
         list[Split] | None,
-        typer.Option("--split", help="Only stays of this split; may be repeated.", show_default=False),
+        typer.Option("--split", help="Only stays of this split; may be repeated.", show_default="all"),
     ] = None,
     prediction_times: Annotated[
         Path | None,
@@ -210,7 +210,7 @@ def evaluate(
 
     Example:
 
-        hymate evaluate --predictions predictions.parquet --labels cohort/hospital_2
+        hymate evaluate --predictions predictions.parquet --labels north/labels/in_hospital_mortality
 
     prints AUROC, average precision, the trapezoidal area under the precision-recall curve, min(Se, +P),
     Brier score, expected calibration error, calibration slope and intercept, each with a bootstrap

@@ -33,6 +33,7 @@ def triplets(
             "--columns",
             help="What the columns of the events are called: subject=..,time=..,code=..,value=.. and, "
             "if there is one, unit=..",
+            show_default="each as it stands here",
         ),
     ] = "subject=subject,time=time,code=code,value=value",
     label_columns: Annotated[
@@ -41,6 +42,7 @@ def triplets(
             "--label-columns",
             help="Those of the labels. With outcome_start=.. a label is refused whose outcome window "
             "begins at or before its prediction time.",
+            show_default="subject, prediction_time, label",
         ),
     ] = "subject=subject,prediction_time=prediction_time,label=label",
     static: Annotated[

@@ -109,6 +109,10 @@ def certificates(
 ) -> None:
     """Make a certificate authority and the coordinator's certificate, or renew the latter.
 
+    Example:
+
+        flower-server certificates --out my-study/tls --host coordinator.example.org
+
     An authority that is already in the folder signs again: sites then keep the ca.crt they have.
     """
     from server.certificates import make_certificates

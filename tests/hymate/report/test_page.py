@@ -61,6 +61,8 @@ def test_every_hospital_every_group_and_every_figure_is_there(page: str) -> None
         assert label in text
         for group in attribute["groups"]:
             assert group.replace("//", " ") in text
+    low, high = report["performance"]["pooled"]["figures"]["auroc"]["bound"]
+    assert f"prove the exact figure to lie between {low:.3f} and {high:.3f}" in text
     for word in ("nan", "None", "inf "):
         assert not re.search(rf"\b{word}\b", text), word
 

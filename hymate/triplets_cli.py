@@ -33,7 +33,7 @@ def triplets(
             "--columns",
             help="What the columns of the events are called: subject=..,time=..,code=..,value=.. and, "
             "if there is one, unit=..",
-            show_default="each as it stands here",
+            show_default="subject, time, code, value",
         ),
     ] = "subject=subject,time=time,code=code,value=value",
     label_columns: Annotated[

@@ -27,6 +27,7 @@ from hymate.model.hymate import HyMaTE
 from hymate.train.checkpoint import FORMAT
 from hymate.train.saved_model import MODEL, SavedModel, save_model
 from server.study import StudyConfig
+from strategies.prefixed import under
 
 Weights = Mapping[str, NDArray[np.generic]]
 
@@ -175,10 +176,7 @@ def _load(path: Path, phase: str, number: int) -> Checkpoint:
     state = header["state"]
     if (state["phase"], state["round"], state["digest"]) != (phase, number, _digest(arrays)):
         raise ValueError(f"{path} is not what was written")
-    groups = {
-        group: {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        for group, prefix in GROUPS.items()
-    }
+    groups = {group: under(prefix, arrays) for group, prefix in GROUPS.items()}
     return Checkpoint(phase, number, state["study"], state["facts"], **groups)
 
 

@@ -35,6 +35,7 @@ from pydantic import Field
 
 from strategies.base import Algorithm, Arrays, Round, SiteHalf, Update
 from strategies.change import Vector, change_of, mean_change, moved
+from strategies.prefixed import numbers_under
 from strategies.received_loss import LOSS, ReceivedLoss
 
 Shares = dict[str, float]
@@ -128,19 +129,9 @@ class Afl(Algorithm):
         return {**mixture, **{WEIGHT + site: np.array([part]) for site, part in self._weights.items()}}
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
-        self._mixture, self._weights = _under(MIXTURE, state), _under(WEIGHT, state)
+        self._mixture, self._weights = (_in_order(numbers_under(of, state)) for of in (MIXTURE, WEIGHT))
 
 
 def _in_order(shares: Shares) -> Shares:
     """By the sites' names: sums of floats depend on their order."""
     return dict(sorted(shares.items()))
-
-
-def _under(prefix: str, state: Mapping[str, NDArray[np.generic]]) -> Shares:
-    return _in_order(
-        {
-            name.removeprefix(prefix): float(array[0])
-            for name, array in state.items()
-            if name.startswith(prefix)
-        }
-    )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.base import Arrays, Update
+from strategies.prefixed import prefixed, under
 
 Vector = NDArray[np.float64]
 Change = dict[str, Vector]
@@ -54,13 +55,9 @@ def squared_length(change: Change) -> float:
 
 def kept(prefix: str, change: Mapping[str, NDArray[np.generic]]) -> Arrays:
     """Arrays as an algorithm's state names them: `<prefix>/<array>`."""
-    return {f"{prefix}/{name}": np.asarray(array) for name, array in change.items()}
+    return prefixed(f"{prefix}/", {name: np.asarray(array) for name, array in change.items()})
 
 
 def recalled(prefix: str, state: Mapping[str, NDArray[np.generic]]) -> Change:
     """The opposite of `kept`."""
-    return {
-        name.removeprefix(f"{prefix}/"): np.asarray(array, np.float64)
-        for name, array in state.items()
-        if name.startswith(f"{prefix}/")
-    }
+    return {name: np.asarray(array, np.float64) for name, array in under(f"{prefix}/", state).items()}

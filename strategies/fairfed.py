@@ -43,6 +43,7 @@ from hymate.errors import InputFault
 from hymate.train.scoring import labelled
 from strategies.base import Algorithm, Arrays, Beside, LocalRound, Round, SiteHalf, Update
 from strategies.fedavg import weighted_mean
+from strategies.prefixed import numbers_under
 from strategies.shares import Shares
 
 GROUPS = ("member_right", "member_wrong", "other_right", "other_wrong")
@@ -98,11 +99,7 @@ class FairFed(Algorithm):
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         self._shares.restore(state)
-        self._moved = {
-            name.removeprefix(MOVED): float(np.asarray(array).item())
-            for name, array in state.items()
-            if name.startswith(MOVED)
-        }
+        self._moved = numbers_under(MOVED, state)
 
     def site_half(self) -> SiteHalf:
         return Measured(self.settings)

@@ -41,6 +41,7 @@ from torch import Tensor, nn
 
 from strategies.base import Algorithm, Arrays, Beside, LocalRound, Round, SiteHalf, Update
 from strategies.fedavg import weighted_mean
+from strategies.prefixed import prefixed, under
 from strategies.shares import Shares
 
 GRADIENT = "gradient/"
@@ -77,15 +78,11 @@ class FedDyn(Algorithm):
         return mean
 
     def state(self) -> Arrays:
-        return {**self._shares.state(), **{GRADIENT + name: array for name, array in self._gradient.items()}}
+        return {**self._shares.state(), **prefixed(GRADIENT, self._gradient)}
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         self._shares.restore(state)
-        self._gradient = {
-            name.removeprefix(GRADIENT): np.asarray(array)
-            for name, array in state.items()
-            if name.startswith(GRADIENT)
-        }
+        self._gradient = under(GRADIENT, state)
 
     def site_half(self) -> SiteHalf:
         return Regularised(self.settings.alpha)

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from strategies.base import Algorithm, Arrays, Beside, LocalRound, Round, SiteHalf, Update
 from strategies.fedavg import weighted_mean
+from strategies.prefixed import prefixed, under
 from strategies.shares import Shares
 
 CONTROL = "control/"
@@ -70,15 +71,11 @@ class Scaffold(Algorithm):
         return current
 
     def state(self) -> Arrays:
-        return {**self._shares.state(), **{CONTROL + name: array for name, array in self._control.items()}}
+        return {**self._shares.state(), **prefixed(CONTROL, self._control)}
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         self._shares.restore(state)
-        self._control = {
-            name.removeprefix(CONTROL): np.asarray(array)
-            for name, array in state.items()
-            if name.startswith(CONTROL)
-        }
+        self._control = under(CONTROL, state)
 
     def site_half(self) -> SiteHalf:
         return Corrected()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from strategies.base import Arrays, Update
+from strategies.prefixed import numbers_under
 
 PREFIX = "site weight/"
 TOTAL = "all sites' weight"
@@ -51,9 +52,5 @@ class Shares:
 
     def restore(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Go on from what `state` gave, among other arrays."""
-        self._weights = {
-            name.removeprefix(PREFIX): float(np.asarray(array).item())
-            for name, array in state.items()
-            if name.startswith(PREFIX)
-        }
+        self._weights = numbers_under(PREFIX, state)
         self._total = float(np.asarray(state.get(TOTAL, 0.0)).item())

@@ -113,10 +113,15 @@ def fingerprint_of(public: bytes) -> str:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Create the file with its permissions from the first byte on; an existing one is a fault."""
+    """Create the file, whole or not at all, with its permissions from the first byte on; an existing one is a
+    fault."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)  # whatever the umask says
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)  # whatever the umask says
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+    except BaseException:
+        path.unlink()
+        raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -50,6 +51,22 @@ def test_the_fingerprint_is_that_of_openssh(tmp_path: Path) -> None:
     made = make_key(tmp_path, "north")
     told = subprocess.run(["ssh-keygen", "-lf", made.public], capture_output=True, text=True, check=True)
     assert told.stdout.split()[1] == made.fingerprint
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_full_disk_leaves_no_half_pair(
+    written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushes = iter([None] * written)
+
+    def flush(descriptor: int) -> None:
+        if next(flushes, "full") is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", flush)
+    with pytest.raises(InputFault, match="No space left"):
+        make_key(tmp_path, "north")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("there", ["north.key", "north.pub"])

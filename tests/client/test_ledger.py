@@ -23,8 +23,6 @@ from client import cli
 from client.ledger import COUNT, FILE, Ledger
 from client.ledger_entry import Entry, start_of
 from client.ledger_report import in_words, summary_of
-from client.policy import check_noise, check_told
-from client.policy import in_words as policy_in_words
 from client.preflight.ledger import check_ledger
 from client.preflight.lines import Status, guarded
 from client.site import Policy, PrivacyPolicy, SiteConfig, load_site
@@ -39,8 +37,8 @@ SPEND = Spend(SAMPLED_GAUSSIAN, 0.05, 1.5, 20)
 ROOT = Path(__file__).parent.parent.parent
 
 
-def site_of(folder: Path, epsilon: float | None = None, demand: bool = False) -> SiteConfig:
-    privacy = None if epsilon is None else PrivacyPolicy(epsilon=epsilon, demand=demand)
+def site_of(folder: Path, epsilon: float | None = None) -> SiteConfig:
+    privacy = None if epsilon is None else PrivacyPolicy(epsilon=epsilon)
     return SiteConfig(name="north", data=folder, state=folder / "state", policy=Policy(privacy=privacy))
 
 
@@ -356,43 +354,3 @@ def test_the_check_warns_before_the_end(tmp_path: Path) -> None:
     secret_path(site_of(tmp_path)).chmod(0o644)
     (line,) = guarded("ledger", lambda: check_ledger(site_of(tmp_path)))
     assert (line.status, "mode 644" in line.what) == (Status.FAIL, True)
-
-
-def test_the_policy_says_what_it_asks(tmp_path: Path) -> None:
-    said = [
-        next(line for line in policy_in_words(site_of(tmp_path, *given).policy) if line.startswith("privacy"))
-        for given in ((), (8.0,), (8.0, True))
-    ]
-    assert "no budget" in said[0]
-    assert "at most epsilon 8 at delta 1e-05 for all studies together" in said[1]
-    assert "without noise are given" in said[1]
-    assert "without noise are never given" in said[2]
-
-
-def test_a_site_that_demands_noisy_figures_tells_none_without(tmp_path: Path) -> None:
-    privacy = PrivacyPolicy(epsilon=8.0, demand_statistics=True)
-    site = site_of(tmp_path).model_copy(update={"policy": Policy(privacy=privacy)})
-    assert any("figures without noise never told" in line for line in policy_in_words(site.policy))
-    check_noise(site, noisy=False)  # of updates it says nothing
-    check_told(site, noisy=True)
-    check_told(site_of(tmp_path, 8.0, True), noisy=False)
-    with pytest.raises(InputFault, match=r"no count, statistic or figure .*dp_statistics: true"):
-        check_told(site, noisy=False)
-
-
-def test_a_site_that_demands_noise_gives_nothing_without(tmp_path: Path) -> None:
-    for privacy in ((), (8.0,)):
-        check_noise(site_of(tmp_path, *privacy), noisy=False)
-    check_noise(site_of(tmp_path, 8.0, True), noisy=True)
-    with pytest.raises(InputFault, match="lets no update leave without noise"):
-        check_noise(site_of(tmp_path, 8.0, True), noisy=False)
-
-
-@pytest.mark.parametrize(
-    "given", ["{epsilon: 0}", "{epsilon: 8, delta: 1}", "{delta: 1e-5}", "{epsilon: 8, delt: 0.1}"]
-)
-def test_a_privacy_policy_that_cannot_be(given: str, tmp_path: Path) -> None:
-    path = tmp_path / "site.yaml"
-    path.write_text(f"name: north\ndata: meds\npolicy: {{privacy: {given}}}\n")
-    with pytest.raises(InputFault, match=r"privacy"):
-        load_site(path)

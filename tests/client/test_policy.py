@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.policy import check_study, in_words
+from client.policy import check_noise, check_study, check_told, in_words
 from client.round_limit import count_round, rounds_given, rounds_path
-from client.site import Policy, SiteConfig
+from client.site import Policy, PrivacyPolicy, SiteConfig, load_site
 from hymate.errors import InputFault
 
 WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(2, dtype=np.float32)}
@@ -99,6 +99,51 @@ def test_the_policy_in_words_names_every_rule() -> None:
         assert said in words
 
 
+def with_privacy(**keys: float | bool) -> SiteConfig:
+    policy = Policy(privacy=PrivacyPolicy.model_validate(keys) if keys else None)
+    return SiteConfig(name="north", data=Path("none"), policy=policy)
+
+
+def test_the_policy_says_what_it_asks_of_noise() -> None:
+    said = [
+        next(line for line in in_words(with_privacy(**keys).policy) if line.startswith("privacy"))
+        for keys in ({}, {"epsilon": 8.0}, {"epsilon": 8.0, "demand": True})
+    ]
+    assert "no budget" in said[0]
+    assert "at most epsilon 8 at delta 1e-05 for all studies together" in said[1]
+    assert "without noise are given" in said[1]
+    assert "without noise are never given" in said[2]
+
+
+def test_a_site_that_demands_noisy_figures_tells_none_without() -> None:
+    site = with_privacy(epsilon=8.0, demand_statistics=True)
+    assert any("figures without noise never told" in line for line in in_words(site.policy))
+    check_noise(site, noisy=False)  # of updates it says nothing
+    check_told(site, noisy=True)
+    check_told(with_privacy(epsilon=8.0, demand=True), noisy=False)
+    with pytest.raises(InputFault, match=r"no count, statistic or figure .*dp_statistics: true"):
+        check_told(site, noisy=False)
+
+
+def test_a_site_that_demands_noise_gives_nothing_without() -> None:
+    for site in (with_privacy(), with_privacy(epsilon=8.0)):
+        check_noise(site, noisy=False)
+    demanding = with_privacy(epsilon=8.0, demand=True)
+    check_noise(demanding, noisy=True)
+    with pytest.raises(InputFault, match="lets no update leave without noise"):
+        check_noise(demanding, noisy=False)
+
+
+@pytest.mark.parametrize(
+    "given", ["{epsilon: 0}", "{epsilon: 8, delta: 1}", "{delta: 1e-5}", "{epsilon: 8, delt: 0.1}"]
+)
+def test_a_privacy_policy_that_cannot_be(given: str, tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(f"name: north\ndata: meds\npolicy: {{privacy: {given}}}\n")
+    with pytest.raises(InputFault, match=r"privacy"):
+        load_site(path)
+
+
 def test_a_refused_training_round_is_a_refusal_in_reply_and_journal(tmp_path: Path) -> None:
     """Through the real ClientApp: the second training round is more than the policy allows."""
     from tests.in_process import lay_out
@@ -141,7 +186,6 @@ def ask_two_rounds(site_file: Path) -> list[tuple[str, dict[str, object]]]:
     from flwr.supercore.task_identity import TaskIdentity
 
     from client.app import app
-    from client.site import load_site
     from hymate.config import PretrainConfig, VocabularyConfig
     from hymate.data.statistics import SiteStatistics
     from hymate.data.vocabulary import build_vocabulary

@@ -47,6 +47,9 @@ class Worker:
             resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
         self._arrays: tuple[ray.ObjectRef[ArrayRecord], ArrayRecord] | None = None
 
+    def ready(self) -> None:
+        """Answered once the process runs: on a cluster it may wait for a machine that has room."""
+
     def answer(self, message: Message, context: Context, arrays: Sequence[ray.ObjectRef[ArrayRecord]]) -> Any:
         """The reply and the seconds it took.
 
@@ -78,6 +81,8 @@ class _Post:
     """A worker and the messages it has, which it answers in their order."""
 
     worker: Any
+    starting: ray.ObjectRef[None] | None
+    """Until it is ready it gets none: where a machine of a cluster went away it may never be."""
     letters: dict[ray.ObjectRef[Any], _Letter] = field(default_factory=dict)
     """By what will be the answer."""
 
@@ -107,7 +112,7 @@ class SimulatedGrid:
     def __init__(self, sites: Sequence[SimulatedSite], workers: int, start: Callable[[], Any]) -> None:
         """Args: start: a new worker, as Ray's handle of a `Worker`."""
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 0, 1  # messages ask for it
-        self._start = start
+        self._new_worker = start
         self._contexts = {
             node: Context(1, node, {"site": str(site.file)}, RecordDict(), {})
             for node, site in enumerate(sites, FIRST_NODE)
@@ -115,7 +120,7 @@ class SimulatedGrid:
         self._costs = Costs({node: site.size for node, site in enumerate(sites, FIRST_NODE)})
         self._waiting: list[_Letter] = []
         """Ascending by cost: the last one is next."""
-        self._posts = [_Post(start()) for _ in range(workers)]
+        self._posts = [_Post(*self._start()) for _ in range(workers)]
         self._replies: dict[str, Message] = {}
         """By the message they answer."""
         self._changed = threading.Condition()
@@ -188,16 +193,26 @@ class SimulatedGrid:
                     context = self._contexts[letter.message.metadata.dst_node_id]
                     post.letters[post.worker.answer.remote(letter.message, context, letter.arrays)] = letter
             at_work = self._at_work()
-            done, _ = ray.wait(list(at_work), num_returns=1, timeout=LOOK_S)
-            for answer in done:
-                self._take(at_work[answer], answer)
+            starting = {post.starting: post for post in self._posts if post.starting is not None}
+            done, _ = ray.wait([*starting, *at_work], num_returns=1, timeout=LOOK_S)
+            for known in done:
+                if known in starting:  # or it could not start: then its first message says why
+                    starting[known].starting = None
+                else:
+                    self._take(at_work[known], known)
+
+    def _start(self) -> tuple[Any, ray.ObjectRef[None]]:
+        """A new worker, and what says that it is ready."""
+        worker = self._new_worker()
+        return worker, worker.ready.remote()
 
     def _free(self) -> _Post | None:
         """Who gets the next message, if anybody. The last ones wait until a worker is idle: whoever is
         first takes them."""
-        post = min(self._posts, key=lambda post: len(post.letters))
-        most = 1 + (len(self._waiting) > len(self._posts))
-        return post if len(post.letters) < most else None
+        ready = [post for post in self._posts if post.starting is None]
+        most = 1 + (len(self._waiting) > len(ready))
+        free = [post for post in ready if len(post.letters) < most]
+        return min(free, key=lambda post: len(post.letters), default=None)
 
     def _at_work(self) -> dict[ray.ObjectRef[Any], _Post]:
         """Workers by the answer that they are working on."""
@@ -215,7 +230,7 @@ class SimulatedGrid:
         except ray.exceptions.RayError as gone:
             reply = Message(Error(ErrorCode.UNKNOWN, f"its process ended: {_first(gone)}"), reply_to=message)
             unread = list(post.letters.values())
-            post.worker, post.letters = self._start(), {}
+            (post.worker, post.starting), post.letters = self._start(), {}
         else:
             self._costs.measured(letter.kind, message.metadata.dst_node_id, seconds)
         with self._changed:

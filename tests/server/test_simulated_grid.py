@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -94,13 +95,24 @@ class Workers:
         self.started = 0
         self.asked: list[int] = []
         """Nodes, in the order in which they were handed out."""
+        self.room = math.inf
+        """For so many workers: those started later are never ready."""
         self._answer = answer
-        monkeypatch.setattr(simulated_grid.ray, "wait", lambda refs, **how: (refs[:1], refs[1:]))
+        self._never: list[object] = []
+        monkeypatch.setattr(simulated_grid.ray, "wait", self._wait)
         monkeypatch.setattr(simulated_grid.ray, "get", lambda ref: ref())
 
     def start(self) -> Any:
         self.started += 1
-        return SimpleNamespace(answer=SimpleNamespace(remote=self._ask))
+        ready = object()
+        if self.started > self.room:
+            self._never.append(ready)
+        return SimpleNamespace(
+            answer=SimpleNamespace(remote=self._ask), ready=SimpleNamespace(remote=lambda: ready)
+        )
+
+    def _wait(self, refs: list[Any], **how: object) -> tuple[list[Any], list[Any]]:
+        return [ref for ref in refs if ref not in self._never][:1], []
 
     def _ask(self, message: Message, context: Any, arrays: Any) -> Callable[[], Any]:
         self.asked.append(context.node_id)
@@ -164,6 +176,21 @@ def test_a_worker_has_its_next_message_while_more_wait_than_there_are_workers(
     grid.close()
     # Two at work and one behind each; as soon as only two are left, they go to whoever is idle first.
     assert waited == [4, 4, 5, 6, 6, 6]
+
+
+def test_where_a_dead_worker_finds_no_room_again_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(message: Message) -> Any:
+        if message.metadata.dst_node_id == 2:
+            raise ray.exceptions.ActorDiedError
+        return Message(RecordDict(), reply_to=message), 1.0
+
+    workers = Workers(monkeypatch, answer)
+    workers.room = 2
+    grid = SimulatedGrid(SITES, 2, workers.start)
+    assert len(replies(grid, [1, 2, 3])) == 3
+    assert len(replies(grid, [1, 3])) == 2
+    assert workers.started == 3
+    grid.close()
 
 
 def test_where_ray_fails_the_study_ends_instead_of_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

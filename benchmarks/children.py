@@ -46,6 +46,19 @@ class Child(Generic[Run]):
         return cls(run, process, now, now)
 
 
+def ended(active: list[Child[Run]], going: Callable[[Child[Run]], None]) -> Iterator[tuple[Run, int, float]]:
+    """What has ended, out of `active`: run, exit code, seconds. `going` hears of the others at times."""
+    for child in list(active):
+        code, now = child.process.poll(), monotonic()
+        if code is None:
+            if now - child.told > TOLD_EVERY_SECONDS:
+                child.told = now
+                going(child)
+            continue
+        active.remove(child)
+        yield child.run, code, now - child.began
+
+
 def stop_all(children: Sequence[Child[Run]]) -> None:
     """A run that is stopped keeps its last complete round."""
     for child in children:

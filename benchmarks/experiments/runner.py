@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from time import monotonic, sleep
+from time import sleep
 
-from benchmarks.children import POLL_SECONDS, TOLD_EVERY_SECONDS, Child, Say, duration, last_line, stop_all
+from benchmarks.children import POLL_SECONDS, Child, Say, duration, ended, last_line, stop_all
 from benchmarks.experiments.runs import Run
 from benchmarks.records import commit_now
 from benchmarks.tables import number
@@ -95,25 +95,20 @@ class Runner:
 
     def _look(self) -> None:
         """What has ended, and how far the others are."""
-        for training in list(self._active):
-            code, run = training.process.poll(), training.run
-            now = monotonic()
-            if code is None:
-                if now - training.told > TOLD_EVERY_SECONDS:
-                    training.told = now
-                    self._say(f"    {run.row}, {run.replicate}: {_round(run)}")
-                continue
-            self._active.remove(training)
+        for run, code, took in ended(self._active, self._going):
             try:
                 if code or run.state() != "finished":
                     log = run.beside("log")
                     raise InputFault(log, f"ended with {code} ({last_line(log)})", "see there")
-                took = now - training.began
                 self._finish(run, took)
             except InputFault as fault:
                 self._fault(run, str(fault))
                 continue
             self._say(f"  {run.row}, {run.replicate}: {told(run)}, {duration(took)}{self._left()}")
+
+    def _going(self, training: Child[Run]) -> None:
+        run = training.run
+        self._say(f"    {run.row}, {run.replicate}: {_round(run)}")
 
     def _finish(self, run: Run, seconds: float) -> None:
         self._outcome.finished.append(run)

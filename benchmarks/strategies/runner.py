@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Sequence
 from time import monotonic, sleep
 
-from benchmarks.children import POLL_SECONDS, TOLD_EVERY_SECONDS, Child, Say, duration, last_line, stop_all
+from benchmarks.children import POLL_SECONDS, Child, Say, duration, ended, last_line, stop_all
 from benchmarks.records import commit_now
 from benchmarks.strategies.figures import Figures
 from benchmarks.strategies.runs import Run, Table
@@ -91,25 +91,20 @@ class Runner:
         self._say(f"  {run.told}: {'goes on' if begun else 'begins'} ({run.beside('log')})")
 
     def _look(self) -> None:
-        for active in list(self._active):
-            code, now = active.process.poll(), monotonic()
-            if code is None:
-                if now - active.told > TOLD_EVERY_SECONDS:
-                    active.told = now
-                    self._say(f"  {active.run.told}: {duration(now - active.began)} so far")
-                continue
-            self._active.remove(active)
-            self._ended.add(active.run.id)
+        for run, code, took in ended(self._active, self._going):
+            self._ended.add(run.id)
             if code:
-                log = active.run.beside("log")
-                self._fault(active.run, f"{last_line(log, 'ended with')} ({log})")
+                log = run.beside("log")
+                self._fault(run, f"{last_line(log, 'ended with')} ({log})")
                 continue
-            self._seconds.append(now - active.began)
+            self._seconds.append(took)
             left = len(self._due()) + len(self._active)
             about = duration(left * sum(self._seconds) / len(self._seconds) / self._jobs)
-            took = duration(now - active.began)
             rest = f"; {left} left, about {about}" if left else ""
-            self._say(f"  {active.run.told}: {_told(active.run)} in {took}{rest}")
+            self._say(f"  {run.told}: {_told(run)} in {duration(took)}{rest}")
+
+    def _going(self, active: Child[Run]) -> None:
+        self._say(f"  {active.run.told}: {duration(monotonic() - active.began)} so far")
 
     def _fault(self, run: Run, what: str) -> None:
         self._ended.add(run.id)

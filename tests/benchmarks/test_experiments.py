@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -197,9 +198,11 @@ def test_a_stopped_training_goes_on_to_the_same_weights(
             Runner("tiny", [run], 1, print).go()
     assert run.state() == "begun"
     said: list[str] = []
+    monkeypatch.setattr("benchmarks.children.TOLD_EVERY_SECONDS", 0.0)
     outcome = Runner("tiny", [run], 1, said.append).go()
     assert (outcome.faults, outcome.finished) == ([], [run])
     assert f"  whole, seed 0: goes on ({run.beside('log')})" in said
+    assert any(re.search(r"whole, seed 0: (pretrain|finetune) \d/\d, \d+ s a round", line) for line in said)
     assert weights(run) == weights(place.run("whole"))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
@@ -42,15 +43,20 @@ def parse(kind: type[Config], content: dict[str, Any], source: str | Path) -> Co
     except ValidationError as invalid:
         # A misspelt key explains a missing one, not the other way round.
         faults = sorted(invalid.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        fault, others = faults[0], len(faults) - 1
-        key = ".".join(str(part) for part in _place(kind, fault["loc"])[1])
-        what, remedy = _explain(kind, fault, key)
+        places = [_place(kind, fault["loc"])[1] for fault in faults]
+        # Of a value that may be of several kinds, the kind that was read furthest is the one that was meant.
+        place = max((each for each in places if each[: len(places[0])] == places[0]), key=len)
+        here = [fault for fault, each in zip(faults, places, strict=True) if each == place]
+        what, remedy = _explain(kind, here, ".".join(str(part) for part in place))
+        others = len({each for each in places if each != place[: len(each)]})
         more = f" ({others} more after this one)" if others else ""
         raise InputFault(source, what, remedy + more) from None
 
 
-def _explain(kind: type[BaseModel], fault: Any, key: str) -> tuple[str, str]:
-    """What is wrong and what to do, for one pydantic error."""
+def _explain(kind: type[BaseModel], faults: list[Any], key: str) -> tuple[str, str]:
+    """What is wrong and what to do, for the pydantic errors of one key: several where it may be of several
+    kinds."""
+    fault = faults[0]
     if fault["type"] == "extra_forbidden":
         parent, _ = _place(kind, fault["loc"][:-1])
         known = sorted(_keys(parent)) if parent else []
@@ -59,7 +65,11 @@ def _explain(kind: type[BaseModel], fault: Any, key: str) -> tuple[str, str]:
         return f"key '{key}' does not exist", remedy
     if fault["type"] == "missing":
         return f"key '{key}' is missing", "add it"
-    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "union_tag_not_found":
+        missing = fault["ctx"]["discriminator"].strip("'")
+        return f"key '{key}.{missing}' is missing", "add it"
+    messages = [each["msg"].removeprefix("Value error, ") for each in faults]
+    message = ", or ".join([messages[0], *(each.removeprefix("Input should be ") for each in messages[1:])])
     where = f"key '{key}': " if key else ""
     given = fault.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
@@ -71,7 +81,8 @@ def _place(
 ) -> tuple[type[BaseModel] | None, tuple[int | str, ...]]:
     """The pydantic model that a fault's location ends in, and the location as the file has it.
 
-    pydantic puts the tag of a union's chosen branch between two keys; no file has it.
+    pydantic puts the tag or kind of a union's branch between two keys, and `[key]` behind one; no file has
+    them.
     """
     current: Any = kind
     keys: list[int | str] = []
@@ -79,6 +90,12 @@ def _place(
         branch = _branch(current, part)
         if branch is not None:
             current = branch
+            continue
+        if _untagged(current):
+            named = [member for member in get_args(current) if getattr(member, "__name__", "") == part]
+            current = named[0] if named else None
+            continue
+        if part == "[key]":
             continue
         keys.append(part)
         model = _nested_model(current)
@@ -94,6 +111,13 @@ def _branch(annotation: Any, tag: int | str) -> Any | None:
         if any(isinstance(mark, Tag) and mark.tag == tag for mark in get_args(member)[1:]):
             return member
     return None
+
+
+def _untagged(annotation: Any) -> bool:
+    """Whether pydantic says of a value at fault of which of several kinds it was taken to be."""
+    kinds = [member for member in get_args(annotation) if member is not NoneType]
+    tagged = any(isinstance(mark, Tag) for member in kinds for mark in get_args(member)[1:])
+    return get_origin(annotation) in (Union, UnionType) and len(kinds) > 1 and not tagged
 
 
 def _keys(kind: type[BaseModel]) -> dict[str, FieldInfo]:

@@ -43,6 +43,13 @@ BAD = [
     ("name: x\nstrategy: {name: fedavg, mu: 1}", "key 'mu' does not exist; known here: none"),
     ("name: x\nsimulation: {}", "name exactly one source of hospitals"),
     (
+        "name: x\nstrategy: {weighting: {north: -1}}",
+        "key 'strategy.weighting.north': Input should be greater than 0 .given: -1.; correct the value$",
+    ),
+    ("name: x\nfinetune: {positive_weight: -1}", "'balanced' or 'none', or greater than 0 "),
+    ("name: x\nsimulation: {sites: {a b: x}}", "key 'simulation.sites.a b': "),
+    ("name: x\nstrategy: {compression: [{kind: fp16}]}", "key 'strategy.compression.0.name' is missing"),
+    (
         "name: x\nsimulation: {synthetic: {}, sites: {a: /data}}",
         "exactly one source .*given: synthetic, sites",
     ),

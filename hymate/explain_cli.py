@@ -110,7 +110,7 @@ def explain(
             raise InputFault(
                 "hymate explain",
                 f"needs {name}, which is not installed",
-                "pip install hymate-federated[explain]",
+                "pip install '.[explain]' in the project's folder",
             )
     saved = load_model(model)
     notes = notes_console()

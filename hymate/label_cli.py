@@ -39,7 +39,7 @@ def label(
     writes mimic-meds/labels/in_hospital_mortality_24h/ and prints how many labels and positives each split
     has, and which events that trigger the task got none, and why.
 
-    Needs the package es-aces: pip install 'hymate-federated[tasks]'.
+    Needs the package es-aces: pip install '.[tasks]' in the project's folder.
     """
     from hymate.data.labelling import label_dataset
 

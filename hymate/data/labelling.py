@@ -135,7 +135,7 @@ def _aces() -> Any:
         import aces.query
     except ModuleNotFoundError as missing:
         what = f"needs the package es-aces (module {missing.name} is missing)"
-        raise InputFault("task labels", what, "pip install 'hymate-federated[tasks]'") from missing
+        raise InputFault("task labels", what, "pip install '.[tasks]' in the project's folder") from missing
     return aces
 
 

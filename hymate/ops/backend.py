@@ -68,7 +68,9 @@ def _choose(forced: str | None, device: str, dtype: torch.dtype) -> Choice:
     if device == "cuda":
         if cuda_available():
             return Choice(Backend.CUDA, "the tensors are on a CUDA device and mamba-ssm is installed")
-        return Choice(Backend.TORCH, "mamba-ssm is not installed (pip install hymate-federated[gpu])")
+        return Choice(
+            Backend.TORCH, "mamba-ssm is not installed (pip install '.[gpu]' in the project's folder)"
+        )
     if device == "cpu":
         return _for_cpu(dtype)
     return Choice(Backend.TORCH, f"no kernel of ours or of mamba-ssm runs on '{device}'")

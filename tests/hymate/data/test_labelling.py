@@ -436,7 +436,7 @@ def test_without_aces_one_line_says_what_to_install(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "pip install 'hymate-federated[tasks]'" in done.stderr
+    assert "pip install '.[tasks]' in the project's folder" in done.stderr
 
 
 @pytest.mark.parametrize("task", ["in_hospital_mortality_24h", "in_hospital_mortality_48h"])

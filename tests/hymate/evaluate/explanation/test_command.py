@@ -256,7 +256,10 @@ def test_a_missing_part_is_named(trained: Trained, capsys: Capture, monkeypatch:
         importlib.util, "find_spec", lambda name, *rest: None if name == "captum" else find(name, *rest)
     )
     assert hymate("--model", trained.run, "--data", trained.data, "--subject", 1) == 2
-    assert "needs captum, which is not installed; pip install hymate-federated[explain]" in one_line(capsys)
+    assert (
+        "needs captum, which is not installed; pip install '.[explain]' in the project's folder"
+        in one_line(capsys)
+    )
 
 
 def test_help_says_what_may_leave_the_hospital(capsys: Capture) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hymate.command import run_command
+from hymate.command import EXIT_INTERRUPTED, run_command
 
 simulate_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown")
 
@@ -89,31 +89,28 @@ def simulate(
         study = load_study(config, tuple(overrides or ()))
     folder = out or Path("runs") / study.name
     notes = Console(stderr=True)
+
+    def say(line: str) -> None:
+        notes.print(line, markup=False, highlight=False, soft_wrap=True)
+
     progress = Progress(folder, notes, resumed=resume)
     try:
-        report = run_simulation(
-            study,
-            folder,
-            progress,
-            resume=resume,
-            say=lambda line: notes.print(line, markup=False, highlight=False, soft_wrap=True),
-        )
+        report = run_simulation(study, folder, progress, resume=resume, say=say)
     except StudyFailure as failure:
         progress.close()
-        notes.print(
-            f"hymate-simulate: the study ended early: {failure}; --resume goes on from where it stands",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f"hymate-simulate: the study ended early: {failure}; --resume goes on from where it stands")
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        progress.close()
+        say("hymate-simulate: stopped; --resume goes on after the last complete round")
+        sys.exit(EXIT_INTERRUPTED)
     finally:
         progress.close()
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
     else:
         print_report(report, Console())
-    notes.print(f"Run directory: {folder}", highlight=False, soft_wrap=True)
+    say(f"Run directory: {folder}")
 
 
 def main() -> int:

@@ -96,7 +96,7 @@ def lead(
         raise InputFault("--config", "is missing", f"name a study file, or begin with '{NAME} --init DIR'")
     code = _lead(config, out, tuple(overrides or ()), resume, dry_run, keep, as_json)
     if code:
-        raise typer.Exit(code)
+        sys.exit(code)  # the cause was said; for typer.Exit(130) `run_command` would say "interrupted", too
 
 
 @server_app.command()

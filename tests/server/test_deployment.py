@@ -146,6 +146,7 @@ def test_orders_come_from_this_machine_alone_and_a_second_study_may_give_some(
     server.send_signal(signal.SIGINT)
     _, said = server.communicate(timeout=60)
     assert server.returncode == 130
+    assert "--resume goes on" in said.splitlines()[-1]
     assert "Traceback" not in said
 
 

@@ -173,6 +173,7 @@ def test_stopping_leaves_nothing_running(stop: signal.Signals, tmp_path: Path) -
     process.send_signal(stop)
     _, said = process.communicate(timeout=60)
     assert process.returncode == {"SIGINT": 130, "SIGTERM": 130, "SIGKILL": -9}[stop.name]
+    assert stop is signal.SIGKILL or "--resume goes on" in said.splitlines()[-1]
     assert "Traceback" not in said
 
 

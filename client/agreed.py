@@ -9,7 +9,6 @@ import resource
 from functools import lru_cache
 from pathlib import Path
 
-from client.policy import check_task
 from client.site import SiteConfig
 from client.unchanged import Look, look
 from hymate.config import TaskConfig
@@ -35,7 +34,6 @@ def agreed_store(site: SiteConfig, task: TaskConfig, vocabulary_hash: str) -> Tr
             f"has not agreed to vocabulary {vocabulary_hash[:12]}",
             "the coordinator runs the vocabulary phase with this site first",
         )
-    check_task(site, task)
     try:
         path = store_path(site, task, vocabulary_hash)
         store = _opened(path, look(path / HEADER), fingerprint_of(site, task), vocabulary_hash, task)

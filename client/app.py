@@ -21,7 +21,8 @@ from hymate.joining_protocol import DescribeRequest, PrepareRequest, StatisticsR
 from hymate.protocol import AloneRequest, FinetuneRequest, PretrainRequest, TrainReply
 from hymate.scoring_protocol import CompareRequest, EvaluateRequest, RecalibrateRequest
 from hymate.secure_protocol import KeysRequest, SharesRequest, UnmaskRequest
-from strategies.wire import Weights, apart, pack, unpack, unpack_weights
+from strategies.arrays import Weights
+from strategies.wire import apart, pack, unpack, unpack_weights
 
 if TYPE_CHECKING:
     from hymate.data.store import TripletStore

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from client.site import SiteConfig
 from hymate.config import Frozen
 from hymate.privacy.spend import Spend
+from strategies.arrays import Weights
 
-Weights = Mapping[str, NDArray[np.generic]]
 PROGRAMS = ("hymate-federated", "torch", "opacus", "numpy")
 
 

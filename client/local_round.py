@@ -30,9 +30,11 @@ from hymate.protocol import FinetuneRequest, GoingOn, PretrainRequest, RoundRequ
 from hymate.scoring_protocol import EvaluateRequest
 from hymate.train.loop import EpochResult, LocalHook, make_optimiser
 from hymate.train.saved_model import MODEL, SavedModel, save_model
+from strategies.arrays import Weights
 from strategies.base import Algorithm, Arrays, LocalRound, SiteHalf
 from strategies.compression import compressed
 from strategies.local_layers import PREFIX, InTurn, local_names, put_local, taken_local
+from strategies.prefixed import prefixed, under
 from strategies.registry import make_algorithm
 from strategies.wire import with_beside
 
@@ -44,7 +46,6 @@ RESIDUAL = "residual/"
 NORM = "norm/"
 """Before the names of what algorithm, compression and adaptive clipping remember; so have own layers."""
 
-Weights = Mapping[str, NDArray[np.generic]]
 Phase = Literal["pretrain", "finetune"]
 Train = Callable[[nn.Module, torch.optim.AdamW, LocalHook | None, int, int, str], EpochResult]
 """Model, optimiser, hook, first epoch (from 0), number of epochs and the name of what is trained."""
@@ -108,15 +109,13 @@ class Strategist:
         if self._local and self._strategy.local_layers_first:
             hook = InTurn(self._local, self._strategy.local_layers_first, half)
         received = {
-            name: tensor.detach().clone()
-            for name, tensor in self._state.items()
-            if name not in self._local
+            name: tensor.detach().clone() for name, tensor in self._state.items() if name not in self._local
         }
         local = LocalRound(
             model=model,
             received=received,
             sent=self._sent,
-            memory=_under(ALGORITHM, self._remembered),
+            memory=under(ALGORITHM, self._remembered),
             train=lambda other, inner: self._epochs(other, inner, train, f"{self._phase}-own"),
             loss=loss,
             store=store,
@@ -127,7 +126,7 @@ class Strategist:
         if noise is not None:
             local.loss, local.score = _covered, None
             noise.charge(
-                _under(NORM, self._remembered),
+                under(NORM, self._remembered),
                 _arrays(self._state),
                 _arrays(self._sent),
                 _arrays(self._remembered),
@@ -140,7 +139,7 @@ class Strategist:
         if noise is not None and beside.facts:
             _covered()
         trained = {name: self._state[name].numpy() for name in received}
-        residual = {name: kept.numpy() for name, kept in _under(RESIDUAL, self._remembered).items()}
+        residual = {name: kept.numpy() for name, kept in under(RESIDUAL, self._remembered).items()}
         arrays, residual = compressed(
             self._strategy.compression,
             dict(trained),
@@ -152,9 +151,9 @@ class Strategist:
             request.round,
             {
                 **taken_local(model, self._local),
-                **{ALGORITHM + name: tensor for name, tensor in local.memory.items()},
+                **prefixed(ALGORITHM, local.memory),
                 **{RESIDUAL + name: torch.from_numpy(np.asarray(kept)) for name, kept in residual.items()},
-                **{NORM + name: norm for name, norm in (noise.norms if noise is not None else {}).items()},
+                **(prefixed(NORM, noise.norms) if noise is not None else {}),
             },
             folded=request.folded,
             best_round=request.best_round,
@@ -231,7 +230,7 @@ def _personal(algorithm: Algorithm, model: HyMaTE, remembered: Mapping[str, Tens
     if not algorithm.personal:
         return model
     own = deepcopy(model)
-    algorithm.personalise(own, _under(ALGORITHM, remembered))
+    algorithm.personalise(own, under(ALGORITHM, remembered))
     return own
 
 
@@ -243,7 +242,3 @@ def _covered() -> float:
     raise InputFault(
         "strategy", "asks for figures of patients, which no noise covers", "take another algorithm"
     )
-
-
-def _under(prefix: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

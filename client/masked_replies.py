@@ -15,11 +15,12 @@ from hymate.protocol import FinetuneRequest, MaskedReply, PretrainRequest, Round
 from hymate.score_reports import ScoreReport
 from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_protocol import Masked, Terms
+from strategies.arrays import Weights
 from strategies.base import Arrays
 from strategies.secure.contents import Rings, SiteRound, report_vector, round_vector
 from strategies.secure.ring import OutOfBounds, Vector
 from strategies.weighting import weight_of
-from strategies.wire import Weights, pack
+from strategies.wire import pack
 
 
 def masked_round(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from client.agreed import fingerprint_of
 from client.ledger import Ledger
-from client.ledger_entry import Entry, Weights, machine_of, start_of
+from client.ledger_entry import Entry, machine_of, start_of
 from client.local_round import Phase, phase_of
 from client.site import SiteConfig
 from client.solved_noise import solved_noise
@@ -38,6 +38,7 @@ from hymate.train.private import (
     private_pretrain_epochs,
 )
 from hymate.train.private_optimiser import Mechanism
+from strategies.arrays import Weights
 from strategies.registry import demand_under_noise, make_algorithm
 
 

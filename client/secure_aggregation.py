@@ -31,10 +31,10 @@ from hymate.secure_protocol import (
     UnmaskReply,
     UnmaskRequest,
 )
+from strategies.arrays import Weights
 from strategies.secure.keys import NotOpened, PrivateKey, opened, parted, sealed
 from strategies.secure.ring import OutOfBounds, Vector, masked
 from strategies.secure.terms import purpose_of, terms_digest, work_digest
-from strategies.wire import Weights
 
 SEED_BYTES = 32
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from client.agreed import agreed_store
@@ -19,7 +18,7 @@ from client.local_round import Strategist, Train, Trained
 from client.site import SiteConfig
 from client.spare_model import some_model
 from hymate.data.store import TripletStore
-from hymate.errors import InputFault
+from hymate.errors import SAME_RELEASE, InputFault
 from hymate.model.hymate import HyMaTE
 from hymate.protocol import AloneReply, AloneRequest, FinetuneRequest, PretrainRequest, Training, TrainReply
 from hymate.score_reports import ScoreReport
@@ -27,12 +26,11 @@ from hymate.scoring_protocol import KeptScores
 from hymate.train.alone import train_alone
 from hymate.train.loop import EpochResult, LocalHook, finetune_epochs, pretrain_epochs
 from hymate.train.scoring import forecast_error, label_error, score
+from strategies.arrays import Weights
 from strategies.base import Arrays
 
 if TYPE_CHECKING:  # Opacus is imported where a round takes noise
     from client.noise import NoisyRound
-
-Weights = Mapping[str, NDArray[np.generic]]
 
 
 @contextmanager
@@ -54,7 +52,7 @@ def received_model(
             raise InputFault(
                 f"site {site.name}",
                 f"weights received do not fit the study's model ({len(wrong)} arrays, first: {wrong[0]})",
-                "run the same hymate-federated release at both ends",
+                SAME_RELEASE,
             )
         for name, array in weights.items():
             state[name].copy_(torch.from_numpy(np.asarray(array)))
@@ -69,8 +67,8 @@ def pretrain(
     strategist = Strategist(site, request, model, beside)
     noise = noise_of(site, request, model, store)
     received = None
-    told = not request.privacy.dp_statistics and len(store.rows("tuning")) >= site.policy.min_cell
-    if told:  # an error of few is an error of each, and one of many is covered by no noise
+    tellable = not request.privacy.dp_statistics and len(store.rows("tuning")) >= site.policy.min_cell
+    if tellable:  # an error of few is an error of each, and one of many is covered by no noise
         received = forecast_error(strategist.own_model, store, config, seed)
 
     def loss() -> float:

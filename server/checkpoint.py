@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -27,9 +26,8 @@ from hymate.model.hymate import HyMaTE
 from hymate.train.checkpoint import FORMAT
 from hymate.train.saved_model import MODEL, SavedModel, save_model
 from server.study import StudyConfig
+from strategies.arrays import Weights
 from strategies.prefixed import under
-
-Weights = Mapping[str, NDArray[np.generic]]
 
 PHASES = (
     *("describe", "vocabulary", "pretrain", "finetune", "evaluate", "recalibrate"),

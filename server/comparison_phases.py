@@ -15,9 +15,10 @@ from hymate.protocol import Action
 from hymate.score_reports import Detail, ScoreReport
 from hymate.scoring_protocol import CompareReply, CompareRequest, ModelKind, PairedDifference
 from server.failure import StudyFailure
-from server.run import Finetuned, Run, Weights
+from server.run import Finetuned, Run
 from server.scoring_phases import OwnModels, asked_once, score_whole
 from server.study import StudyConfig
+from strategies.arrays import Weights
 from strategies.registry import algorithm_called
 from strategies.screening import fault_of
 

@@ -21,9 +21,10 @@ from server.comparison_phases import (
 from server.leave_one_out import LeftOut, leave_each_out
 from server.phases import Agreement, weights_of
 from server.pooled_training import pooled_windows, simulated_data, train_pooled
-from server.run import Run, Weights
+from server.run import Run
 from server.scoring_phases import OwnModels, train_alone
 from server.training_phases import Trained
+from strategies.arrays import Weights
 
 
 @dataclass(frozen=True)

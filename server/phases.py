@@ -10,8 +10,9 @@ from hymate.data.vocabulary import Vocabulary, build_vocabulary, mapping_lines
 from hymate.joining_protocol import PrepareReply, PrepareRequest, StatisticsReply, StatisticsRequest
 from hymate.model.hymate import HyMaTE, build_model
 from hymate.protocol import Action
-from server.run import Run, Weights
+from server.run import Run
 from server.study import StudyConfig
+from strategies.arrays import Weights
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
 from flwr.serverapp import Grid
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from hymate.joining_protocol import DescribeRequest, PrepareReply, PrepareRequest, SiteDescription
@@ -30,11 +28,11 @@ from server.roster import Roster
 from server.sampling import Draw
 from server.secure_round import SecretWork, SecureAttempt, Summed
 from server.training_round import Folded, TrainingRound, addressed
+from strategies.arrays import Weights
 from strategies.base import Algorithm
 from strategies.screening import LengthCheck
 from strategies.wire import pack
 
-Weights = Mapping[str, NDArray[np.generic]]
 Record = TypeVar("Record", bound=BaseModel)
 
 

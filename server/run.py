@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from hymate.data.vocabulary import Vocabulary
 from hymate.evaluate.histograms import ScoreCells
@@ -18,8 +15,7 @@ from server.journal import Journal
 from server.phase_clock import PhaseClock
 from server.rounds import Federation
 from server.study import StudyConfig
-
-Weights = Mapping[str, NDArray[np.generic]]
+from strategies.arrays import Weights
 
 
 @dataclass(frozen=True)

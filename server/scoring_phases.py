@@ -12,9 +12,10 @@ from hymate.score_reports import Detail, ScoreReport
 from hymate.scoring_protocol import EvaluateReply, EvaluateRequest, KeptScores, ModelKind
 from server.detail import agreed_detail
 from server.pooled import PooledFigures, pooled_figures
-from server.run import Finetuned, Run, Weights
+from server.run import Finetuned, Run
 from server.secure_phases import summed_reports
 from server.training_round import without_noise
+from strategies.arrays import Weights
 from strategies.registry import is_personal
 from strategies.wire import unpack_weights
 

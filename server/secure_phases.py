@@ -21,13 +21,14 @@ from server.roster import Roster
 from server.run import Run
 from server.secure_round import SecretWork
 from server.training_round import Folded, array_bytes, undeclared
+from strategies.arrays import Weights
 from strategies.base import Algorithm, Arrays, Round, Update
 from strategies.local_layers import local_names
 from strategies.screening import LengthCheck
 from strategies.secure.contents import round_of, sizes, summed_report
 from strategies.secure.ring import OutOfBounds
 from strategies.weighting import weight_of
-from strategies.wire import Weights, with_beside
+from strategies.wire import with_beside
 
 ALL_SITES = "all sites"
 """In place of a site's name; no site can have this one."""

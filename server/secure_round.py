@@ -21,11 +21,12 @@ from server.roster import Roster
 from server.sampling import Draw
 from server.secure_session import SecureSession
 from server.training_round import addressed
+from strategies.arrays import Weights
 from strategies.secure.contents import Rings
 from strategies.secure.keys import NotOpened
 from strategies.secure.ring import Vector
 from strategies.secure.terms import purpose_of, work_digest
-from strategies.wire import Weights, pack, unpack_weights
+from strategies.wire import pack, unpack_weights
 
 Nodes = Mapping[int, Reply[Any]]
 Stage = Callable[[str, Iterable[int], Callable[[int], Step], Callable[[set[int]], bool]], Nodes]

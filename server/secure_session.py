@@ -20,9 +20,9 @@ from hymate.secure_protocol import (
     UnmaskReply,
     UnmaskRequest,
 )
+from strategies.arrays import Weights
 from strategies.secure.keys import NotOpened, PrivateKey, together
 from strategies.secure.ring import Vector, added, unmasked
-from strategies.wire import Weights
 
 
 class SecureSession:

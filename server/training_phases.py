@@ -18,11 +18,12 @@ from server.central_noise import CentralNoise, multiplier_of
 from server.checkpoint import save_study_model
 from server.phases import first_model, weights_of
 from server.pooled import PooledFigures, pooled_figures
-from server.run import Finetuned, Run, Weights
+from server.run import Finetuned, Run
 from server.scoring_phases import tuning_figures
 from server.secure_phases import train_round
 from server.study import StudyConfig
 from server.training_round import Folded
+from strategies.arrays import Weights
 from strategies.base import Algorithm
 from strategies.registry import make_algorithm
 from strategies.screening import LengthCheck

@@ -7,12 +7,11 @@ compression, and the checks before anything is folded.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import RecordDict
-from numpy.typing import NDArray
 
 from hymate.privacy_config import PrivacyConfig
 from hymate.protocol import Action, Declaration, GoingOn, MaskedReply, RoundRequest, TrainReply
@@ -20,6 +19,7 @@ from hymate.score_reports import ScoreReport
 from server.exchange import Reply
 from server.held_updates import HeldUpdates
 from server.roster import Roster, Standing
+from strategies.arrays import Weights
 from strategies.base import Algorithm, Arrays, Round, Update
 from strategies.compression import restored
 from strategies.local_layers import local_names
@@ -27,8 +27,6 @@ from strategies.running_mean import RunningMean
 from strategies.screening import LengthCheck, Lengths, fault_of, length, whole_length
 from strategies.weighting import weight_of
 from strategies.wire import ARRAYS, CONFIG, apart, pack, unpack_weights, with_beside
-
-Weights = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)

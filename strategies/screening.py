@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
-Weights = Mapping[str, NDArray[np.generic]]
+from strategies.arrays import Weights
 
 REMEMBERED = 50
 """Lengths of accepted updates whose median is the measure."""

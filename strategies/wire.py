@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import zipfile
-from collections.abc import Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -22,10 +21,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from hymate.errors import InputFault
+from hymate.errors import SAME_RELEASE, InputFault
 from hymate.protocol import Refusal
+from strategies.arrays import Weights
+from strategies.prefixed import prefixed, under
 
-Weights = Mapping[str, NDArray[np.generic]]
 Record = TypeVar("Record", bound=BaseModel)
 
 ARRAYS = "arrays"
@@ -36,7 +36,6 @@ LAYOUT = "layout"
 """Key of `config`: JSON list of (name, dtype, shape) in the order in which the arrays were joined."""
 BESIDE = "beside/"
 """Before the names of what an algorithm's halves send each other beside the weights."""
-SAME_RELEASE = "run the same hymate-federated release at both ends"
 
 
 class SiteRefused(Exception):
@@ -106,15 +105,15 @@ def unpack(content: RecordDict, kind: type[Record]) -> Record:
 
 def with_beside(weights: Weights, beside: Weights) -> dict[str, NDArray[np.generic]]:
     """Both as one set of arrays: they travel together."""
-    return {**weights, **{BESIDE + name: array for name, array in beside.items()}}
+    return {**weights, **prefixed(BESIDE, beside)}
 
 
 def apart(
     arrays: Weights,
 ) -> tuple[dict[str, NDArray[np.generic]], dict[str, NDArray[np.generic]]]:
     """The opposite of `with_beside`."""
-    beside = {name.removeprefix(BESIDE): array for name, array in arrays.items() if name.startswith(BESIDE)}
-    return {name: array for name, array in arrays.items() if not name.startswith(BESIDE)}, beside
+    shared = {name: array for name, array in arrays.items() if not name.startswith(BESIDE)}
+    return shared, under(BESIDE, arrays)
 
 
 def weights_digest(weights: Weights) -> str:

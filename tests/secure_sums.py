@@ -15,9 +15,9 @@ from hymate.protocol import MaskedReply
 from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_protocol import Terms, UnmaskRequest
 from server.secure_session import SecureSession
+from strategies.arrays import Weights
 from strategies.secure.ring import Vector
 from strategies.secure.terms import purpose_of, work_digest
-from strategies.wire import Weights
 
 STAGES = ("keys", "shares", "masked", "unmask")
 RINGS: dict[str, Any] = {"bits": 32, "clipping_range": 1.0, "heaviest": 1.0, "scores": "summed"}

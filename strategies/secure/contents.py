@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from hymate.score_reports import ScoreReport
 from hymate.secure_protocol import Terms
+from strategies.arrays import Weights
 from strategies.base import Arrays
 from strategies.secure.ring import OutOfBounds, Residues, Vector, decoded, encoded
 from strategies.secure.score_sums import numbers_of, report_of, size_of
-
-Weights = Mapping[str, NDArray[np.generic]]
 
 UPDATE, FIGURES = "update", "figures"
 FIGURES_BITS = 64

@@ -11,7 +11,8 @@ import hashlib
 from hymate.protocol import PretrainRequest, RoundRequest
 from hymate.scoring_protocol import EvaluateRequest
 from hymate.secure_protocol import SharesRequest
-from strategies.wire import Weights, weights_digest
+from strategies.arrays import Weights
+from strategies.wire import weights_digest
 
 OWN = {"folded", "pretrained", "secure"}
 """Fields of a request in which sites differ."""

@@ -9,6 +9,7 @@ that dies keeps its place there and fails all it is given.
 
 from __future__ import annotations
 
+import gc
 import logging
 import resource
 import threading
@@ -31,6 +32,8 @@ from server.simulation_layout import SimulatedSite
 from strategies.wire import ARRAYS
 
 FIRST_NODE = 1
+COLLECTED = 50_000, 20, 20
+"""When a worker looks for garbage: after so many new objects, not 700. Training leaves hardly a cycle."""
 LOOK_S = 0.2
 """How often the thread that hands out messages sees whether the grid was closed."""
 
@@ -43,9 +46,12 @@ class Worker:
         allocate, 0: any."""
         logging.basicConfig(filename=log, level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
         self._app = resolve_name(client_app)
+        gc.set_threshold(*COLLECTED)
         if memory_limit:
             resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
         self._arrays: tuple[ray.ObjectRef[ArrayRecord], ArrayRecord] | None = None
+        self._kinds: set[str] = set()
+        """Of messages answered so far."""
 
     def ready(self) -> None:
         """Answered once the process runs: on a cluster it may wait for a machine that has room."""
@@ -61,7 +67,13 @@ class Worker:
             if self._arrays is None or self._arrays[0] != known:
                 self._arrays = (known, ray.get(known))
             message.content[ARRAYS] = self._arrays[1]
-        return self._app(message, context), time.perf_counter() - began
+        answered = self._app(message, context), time.perf_counter() - began
+        kind = message.metadata.message_type
+        if kind not in self._kinds:  # what its first answer imported stays, and is not looked through again
+            self._kinds.add(kind)
+            gc.collect()
+            gc.freeze()
+        return answered
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import time
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt(3)
 _LIMIT = 1 << 30
-PAUSE_S = 5.0
-"""Between two releases: what was handed back has to be asked for, and zeroed, again."""
+PAUSE_S = 60.0
+"""Between two releases: what was handed back has to be asked for, and zeroed, again. With tasks of a fifth of
+a second, a release every five seconds took a twentieth of all processor time."""
 _last = -math.inf
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 

@@ -37,6 +37,11 @@ def test_the_first_round_is_not_counted() -> None:
     assert used.between(20.0, 35.0) == 3.0  # a round begins and ends between two looks
 
 
+def test_of_several_turns_the_least_of_each_figure_counts() -> None:
+    assert Pace.fastest([Pace(3.0, 4.0), Pace(2.0, 5.0)]) == Pace(2.0, 4.0)
+    assert Pace.fastest([]) is None
+
+
 def test_memory_of_all_processes_below_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulation, "LOOK_S", 0.05)
     pipe = subprocess.PIPE

@@ -9,7 +9,7 @@ has one process, as often side by side as there are workers, so that the cores a
 `--pfl` names a Python that has pfl 0.6 and this project: pfl wants an older dp-accounting than ours, so it
 has its own environment.
 
-Rounds count from the second on, and of each framework its fastest turn. Beside each ratio of rounds per minute
+Rounds count from the second on, and of each framework its fastest turn. Beside each ratio of rounds a minute
 stands that of processor time for a round: other work on the machine moves the one, and hardly the other.
 """
 

@@ -240,7 +240,7 @@ def all_figures(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="How fast many hospitals are simulated.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sites", type=int, nargs="+", default=[4, 32, 128, 512])
     parser.add_argument("--rounds", type=int, default=5, help="at least 2: the first is not counted")
     parser.add_argument("--turns", type=int, default=1, help="of each framework; the fastest counts")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import polars as pl
+import pyarrow as pa
+from pyarrow import csv
 
 from hymate.data.meds_files import first_line
 from hymate.errors import InputFault
@@ -103,8 +105,33 @@ def _read_csv(path: Path, separator: str) -> pl.DataFrame:
             raise InputFault(path, "is no text in UTF-8", "save it as UTF-8") from None
         what = f"cannot be read as CSV ({first_line(fault)})"
         raise InputFault(path, what, 'put cells that hold a separator or a line end into "quotes"') from None
+    if table[:, -1].null_count():
+        _refuse_short_rows(path, separator, table.width)
     # Polars leaves the mark that Excel writes before the first name in some cases.
     return table.rename({name: name.removeprefix("\ufeff").strip() for name in table.columns})
+
+
+def _refuse_short_rows(path: Path, separator: str, width: int) -> None:
+    """A row with fewer cells than the header, as a cut-off export ends in: polars would fill it up."""
+    short: list[csv.InvalidRow] = []
+
+    def keep(row: csv.InvalidRow) -> str:
+        short.append(row)
+        return "skip"
+
+    parsed = csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=keep)
+    header_too = csv.ReadOptions(use_threads=False, autogenerate_column_names=True)
+    as_text = csv.ConvertOptions(column_types={f"f{index}": pa.string() for index in range(width)})
+    for _ in csv.open_csv(path, header_too, parsed, as_text):
+        if short:
+            break
+    if short:
+        row = short[0]
+        raise InputFault(
+            path,
+            f"row {row.number} has {row.actual_columns} cells where the header has {row.expected_columns}",
+            "export it again, with a separator for each empty cell",
+        )
 
 
 def _read_parquet(path: Path) -> pl.DataFrame:

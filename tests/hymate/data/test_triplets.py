@@ -454,7 +454,8 @@ EVENT_FAULTS: list[tuple[str, str]] = [
     ),
     (EVENTS + f"1,2024-03-01,Note,{'long ' * 30}\n", "is free text, no category"),
     (EVENTS + GOOD + "1,2024-03-01,HR,80,90\n", "events.csv: cannot be read as CSV"),
-    (EVENTS + GOOD + "1,2024-03-01\n", "row 3, column 'code': empty is not allowed here"),
+    (EVENTS + GOOD + "1,2024-03-01\n", "events.csv: row 3 has 2 cells where the header has 4"),
+    (EVENTS + '1,2024-03-01,"a\nb",\n1,2024-03-01,HR', "row 3 has 3 cells where the header has 4; export it"),
 ]
 
 

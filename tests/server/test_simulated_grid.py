@@ -104,12 +104,12 @@ class Workers:
 
     def start(self) -> Any:
         self.started += 1
-        ready = object()
-        if self.started > self.room:
-            self._never.append(ready)
-        return SimpleNamespace(
-            answer=SimpleNamespace(remote=self._ask), ready=SimpleNamespace(remote=lambda: ready)
-        )
+        ask, ready = (self._ask, object) if self.started <= self.room else (self._pend, self._pend)
+        return SimpleNamespace(answer=SimpleNamespace(remote=ask), ready=SimpleNamespace(remote=ready))
+
+    def _pend(self, *given: Any) -> object:
+        self._never.append(object())
+        return self._never[-1]
 
     def _wait(self, refs: list[Any], **how: object) -> tuple[list[Any], list[Any]]:
         return [ref for ref in refs if ref not in self._never][:1], []

@@ -28,6 +28,8 @@ STUDY: dict[str, Any] = {
     "finetune": {"rounds": ROUNDS, "batch_size": 32, "patience": ROUNDS},
     "simulation": {"synthetic": {"hospitals": SITES, "stays": 40}, "min_cell": 1},
 }
+PAGES = 2**20
+"""Bytes of shared memory that are not looked into: Ray's is all but empty, and other programs have theirs."""
 GROWING = ("*.jsonl", "tensorboard/*", "rounds.sqlite*", "simulation.log")
 """What the run directory says grows: a few lines for every site and round."""
 
@@ -73,7 +75,8 @@ def test_nothing_grows_in_two_hundred_rounds(tmp_path: Path) -> None:
         values = np.array([sizes.get(name, 0.0) for _, sizes in series])
         numbers = np.array([number for number, _ in series])
         slope = np.polyfit(numbers, values, 1)[0]
-        grown = slope * (ROUNDS - SETTLED) / values.mean()
+        size = max(values.mean(), PAGES if name == "shared memory" else 0.0)
+        grown = slope * (ROUNDS - SETTLED) / size
         assert grown < 0.05, f"{name} grew by {grown:.1%} from {values[0]:.0f}"
     assert list(temporary.iterdir()) == []
     temporary.rmdir()

@@ -102,6 +102,11 @@ def test_help(subcommand: list[str], capsys: pytest.CaptureFixture[str]) -> None
     assert f"Usage: {' '.join(['hymate', *subcommand])}" in capsys.readouterr().out
 
 
+def test_help_says_what_a_path_without_an_option_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert hymate("report", "compare", "--help") == 0
+    assert "the first is what others are" in capsys.readouterr().out
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert hymate("--version") == 0
     name, number = capsys.readouterr().out.split()

@@ -4,8 +4,10 @@
 
 Every framework does the same work (`benchmarks.frameworks.work`) on the same stores, in turns:
 `hymate-simulate`, which besides keeps every hospital's count of rounds and journal on disk, checks what comes
-back and checkpoints each round; Flower's FedAvg as in its quickstart, on as many workers; pfl-research, which
-has one process, as often side by side as there are workers, so that the cores are as busy as in the others.
+back and checkpoints each round; Flower's FedAvg as in its quickstart, on as many workers; pfl-research in as
+many processes as there are workers, twice: once *together*, its own way of sharing one simulation out
+(https://apple.github.io/pfl-research/guides/simulation_distributed.html), once *apart*, each with a whole
+simulation of its own, where none ever waits for another: what a core does at best.
 `--pfl` names a Python that has pfl 0.6 and this project: pfl wants an older dp-accounting than ours, so it
 has its own environment.
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -33,6 +36,7 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks.ports import free_ports
 from benchmarks.processor import Processor
 from hymate.data.synthetic import Cohort, SyntheticConfig, write_cohort
 
@@ -55,8 +59,11 @@ class Figures:
     ratio_vs_flower: float | None
     cpu_ratio_vs_flower: float | None
     ratio_vs_pfl: float | None
-    """What a core does: against one of the pfl processes, times the workers."""
+    """Against one simulation that the pfl processes share."""
     cpu_ratio_vs_pfl: float | None
+    ratio_vs_pfl_apart: float | None
+    """What a core does: against pfl processes with a simulation each, whose rounds count together."""
+    cpu_ratio_vs_pfl_apart: float | None
     driver_peak_gib: float
     total_peak_gib: float
     """Proportional set size of all processes: memory that several share counts once."""
@@ -125,6 +132,7 @@ class Turn:
     """Of a round, all hospitals together."""
     flower: Pace | None
     pfl: Pace | None
+    pfl_apart: Pace | None
     driver_peak: int
     total_peak: int
     start_s: float
@@ -151,20 +159,23 @@ def measure(sites: int, options: argparse.Namespace, folder: Path) -> Figures:
     shutil.rmtree(cohort)
     fastest = min(turns, key=lambda turn: turn.ours.seconds)
     ours = Pace.fastest(turn.ours for turn in turns)
-    flower, pfl = (
-        Pace.fastest(pace for turn in turns if (pace := getattr(turn, name))) for name in ("flower", "pfl")
-    )
     assert ours is not None
+    others = {
+        name: Pace.fastest(pace for turn in turns if (pace := getattr(turn, name)))
+        for name in ("flower", "pfl", "pfl_apart")
+    }
+    ratios = {
+        f"{kind}_vs_{name}": getattr(pace, what) / getattr(ours, what) if pace else None
+        for name, pace in others.items()
+        for kind, what in (("ratio", "seconds"), ("cpu_ratio", "cpu_s"))
+    }
     return Figures(
         sites=sites,
         rounds_per_min=60 / ours.seconds,
         overhead_share=1 - fastest.training_s / (ours.seconds * options.workers),
         cpu_share=fastest.ours.cpu_s / ours.seconds / (psutil.cpu_count() or 1),
         cpu_s_per_round=ours.cpu_s,
-        ratio_vs_flower=flower.seconds / ours.seconds if flower else None,
-        cpu_ratio_vs_flower=flower.cpu_s / ours.cpu_s if flower else None,
-        ratio_vs_pfl=pfl.seconds / ours.seconds / options.workers if pfl else None,
-        cpu_ratio_vs_pfl=pfl.cpu_s / ours.cpu_s if pfl else None,
+        **ratios,
         driver_peak_gib=max(turn.driver_peak for turn in turns) / GIB,
         total_peak_gib=max(turn.total_peak for turn in turns) / GIB,
         start_s=min(turn.start_s for turn in turns),
@@ -190,6 +201,7 @@ def take_turn(study: Path, run: Path, options: argparse.Namespace) -> Turn:
         training_s=statistics.mean(line["training_s"] for line in rounds[1:]),
         flower=None if options.no_flower else flower_pace(run, options),
         pfl=pfl_pace(run, options) if options.pfl else None,
+        pfl_apart=pfl_apart_pace(run, options) if options.pfl else None,
         driver_peak=memory.driver,
         total_peak=memory.total,
         start_s=next(line["time"] for line in lines if line["event"] == "asked") - began,
@@ -202,27 +214,43 @@ def take_turn(study: Path, run: Path, options: argparse.Namespace) -> Turn:
 def flower_pace(run: Path, options: argparse.Namespace) -> Pace:
     """Of the same rounds on Flower's own engine."""
     with Processor() as used:
-        (told,) = framework(sys.executable, "flower", run, options)
+        (told,) = framework(sys.executable, "flower", run, options, [{}])
         return Pace.of(told["ended"], used)
 
 
 def pfl_pace(run: Path, options: argparse.Namespace) -> Pace:
-    """Of the same rounds in one of the pfl processes: their mean."""
-    told = framework(options.pfl, "pfl_research", run, options, copies=options.workers)
-    seconds, cpu_s = (
-        statistics.mean(one[what][-1] - one[what][0] for one in told) for what in ("ended", "used")
-    )
-    return Pace(seconds / (options.rounds - 1), cpu_s / (options.rounds - 1))
+    """Of the same rounds in pfl processes that share the hospitals out and add their sums up."""
+    addresses = ",".join(f"localhost:{port}" for port in free_ports(options.workers))
+    ranks = [
+        {"PFL_WORKER_ADDRESSES": addresses, "PFL_WORKER_RANK": str(rank)} for rank in range(options.workers)
+    ]
+    told = framework(options.pfl, "pfl_research", run, options, ranks)
+    return Pace(_mean("ended", told), options.workers * _mean("used", told))
+
+
+def pfl_apart_pace(run: Path, options: argparse.Namespace) -> Pace:
+    """Of the same rounds, of which each pfl process does all by itself."""
+    told = framework(options.pfl, "pfl_research", run, options, [{}] * options.workers)
+    return Pace(_mean("ended", told) / options.workers, _mean("used", told))
+
+
+def _mean(what: str, told: list[dict[str, list[float]]]) -> float:
+    """Of a round, over the processes: of what they count, how much more it was at each round's end."""
+    return statistics.mean((one[what][-1] - one[what][0]) / (len(one[what]) - 1) for one in told)
 
 
 def framework(
-    python: str, module: str, run: Path, options: argparse.Namespace, copies: int = 1
+    python: str, module: str, run: Path, options: argparse.Namespace, settings: Sequence[dict[str, str]]
 ) -> list[dict[str, list[float]]]:
-    """The same rounds elsewhere: what each copy of the program tells (`Work.tell`)."""
+    """The same rounds elsewhere, in a process for each of the `settings` of its environment: what each tells
+    (`Work.tell`)."""
     words = [str(run), str(options.rounds), str(options.workers)]
     # Not as `__main__`: Ray's workers look the ClientApp's functions up where they were defined.
     command = [python, "-c", f"from benchmarks.frameworks.{module} import main; main()", *words]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(copies)]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **own})
+        for own in settings
+    ]
     said = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
         raise SystemExit(f"{module} ended with an error")

@@ -1,6 +1,8 @@
-"""The work of `benchmarks.frameworks.work` under pfl-research's FedAvg: one process, no messages.
+"""The work of `benchmarks.frameworks.work` under pfl-research's FedAvg: no messages.
 
 PYTHON -m benchmarks.frameworks.pfl_research RUN ROUNDS
+
+One process, or one of several that share the hospitals: pfl reads PFL_WORKER_ADDRESSES and PFL_WORKER_RANK.
 """
 
 from __future__ import annotations
@@ -68,7 +70,11 @@ def main() -> None:
         rows = np.flatnonzero(stores[site].split == 0)
         return Dataset(raw_data=[rows], user_id=str(site), train_kwargs={"store": stores[site]})
 
-    data = FederatedDataset(dataset_of, get_user_sampler("minimize_reuse", list(range(len(stores)))))
+    data = FederatedDataset(
+        dataset_of,
+        get_user_sampler("minimize_reuse", list(range(len(stores)))),
+        user_id_to_weight={site: len(store.code) for site, store in enumerate(stores)},
+    )
     FederatedAveraging().run(
         algorithm_params=NNAlgorithmParams(
             central_num_iterations=rounds,

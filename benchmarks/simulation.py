@@ -5,9 +5,10 @@
 Every framework does the same work (`benchmarks.frameworks.work`) on the same stores, in turns:
 `hymate-simulate`, which besides keeps every hospital's count of rounds and journal on disk, checks what comes
 back and checkpoints each round; Flower's FedAvg as in its quickstart, on as many workers; pfl-research in as
-many processes as there are workers, twice: once *together*, its own way of sharing one simulation out
-(https://apple.github.io/pfl-research/guides/simulation_distributed.html), once *apart*, each with a whole
-simulation of its own, where none ever waits for another: what a core does at best.
+many processes, which share the hospitals as its guide says
+(https://apple.github.io/pfl-research/guides/simulation_distributed.html). Beside that stand pfl as it comes,
+in one process on as many threads (`pfl_one`), and as many of its processes with a whole simulation each, of
+which none ever waits for another (`pfl_apart`): what a core does at best.
 `--pfl` names a Python that has pfl 0.6 and this project: pfl wants an older dp-accounting than ours, so it
 has its own environment.
 
@@ -20,7 +21,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks.ports import free_ports
+from benchmarks.frameworks.pace import Pace, others
 from benchmarks.processor import Processor
 from hymate.data.synthetic import Cohort, SyntheticConfig, write_cohort
 
@@ -56,14 +56,6 @@ class Figures:
     cpu_share: float
     """Of the machine's cores."""
     cpu_s_per_round: float
-    ratio_vs_flower: float | None
-    cpu_ratio_vs_flower: float | None
-    ratio_vs_pfl: float | None
-    """Against one simulation that the pfl processes share."""
-    cpu_ratio_vs_pfl: float | None
-    ratio_vs_pfl_apart: float | None
-    """What a core does: against pfl processes with a simulation each, whose rounds count together."""
-    cpu_ratio_vs_pfl_apart: float | None
     driver_peak_gib: float
     total_peak_gib: float
     """Proportional set size of all processes: memory that several share counts once."""
@@ -71,6 +63,14 @@ class Figures:
     """From the command's start to the first request to a hospital."""
     whole_s: float
     """From the command's start to its end."""
+    ratio_vs_flower: float | None = None
+    cpu_ratio_vs_flower: float | None = None
+    ratio_vs_pfl: float | None = None
+    cpu_ratio_vs_pfl: float | None = None
+    ratio_vs_pfl_one: float | None = None
+    cpu_ratio_vs_pfl_one: float | None = None
+    ratio_vs_pfl_apart: float | None = None
+    cpu_ratio_vs_pfl_apart: float | None = None
 
 
 class Memory:
@@ -105,34 +105,13 @@ def _own(process: psutil.Process) -> int:
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Of rounds after the first."""
-
-    seconds: float
-    cpu_s: float
-
-    @staticmethod
-    def of(ended: Sequence[float], used: Processor) -> Pace:
-        rounds = len(ended) - 1
-        return Pace((ended[-1] - ended[0]) / rounds, used.between(ended[0], ended[-1]) / rounds)
-
-    @staticmethod
-    def fastest(paces: Iterable[Pace]) -> Pace | None:
-        """The least of each figure: other work on the machine only ever adds to one. None: of none."""
-        found = list(paces)
-        return Pace(min(pace.seconds for pace in found), min(pace.cpu_s for pace in found)) if found else None
-
-
-@dataclass(frozen=True)
 class Turn:
     """Every framework once, on the same hospitals."""
 
     ours: Pace
     training_s: float
     """Of a round, all hospitals together."""
-    flower: Pace | None
-    pfl: Pace | None
-    pfl_apart: Pace | None
+    others: dict[str, Pace]
     driver_peak: int
     total_peak: int
     start_s: float
@@ -160,13 +139,10 @@ def measure(sites: int, options: argparse.Namespace, folder: Path) -> Figures:
     fastest = min(turns, key=lambda turn: turn.ours.seconds)
     ours = Pace.fastest(turn.ours for turn in turns)
     assert ours is not None
-    others = {
-        name: Pace.fastest(pace for turn in turns if (pace := getattr(turn, name)))
-        for name in ("flower", "pfl", "pfl_apart")
-    }
     ratios = {
-        f"{kind}_vs_{name}": getattr(pace, what) / getattr(ours, what) if pace else None
-        for name, pace in others.items()
+        f"{kind}_vs_{name}": getattr(pace, what) / getattr(ours, what)
+        for name in turns[0].others
+        if (pace := Pace.fastest(turn.others[name] for turn in turns))
         for kind, what in (("ratio", "seconds"), ("cpu_ratio", "cpu_s"))
     }
     return Figures(
@@ -175,11 +151,11 @@ def measure(sites: int, options: argparse.Namespace, folder: Path) -> Figures:
         overhead_share=1 - fastest.training_s / (ours.seconds * options.workers),
         cpu_share=fastest.ours.cpu_s / ours.seconds / (psutil.cpu_count() or 1),
         cpu_s_per_round=ours.cpu_s,
-        **ratios,
         driver_peak_gib=max(turn.driver_peak for turn in turns) / GIB,
         total_peak_gib=max(turn.total_peak for turn in turns) / GIB,
         start_s=min(turn.start_s for turn in turns),
         whole_s=fastest.whole_s,
+        **ratios,
     )
 
 
@@ -199,9 +175,7 @@ def take_turn(study: Path, run: Path, options: argparse.Namespace) -> Turn:
     turn = Turn(
         ours=ours,
         training_s=statistics.mean(line["training_s"] for line in rounds[1:]),
-        flower=None if options.no_flower else flower_pace(run, options),
-        pfl=pfl_pace(run, options) if options.pfl else None,
-        pfl_apart=pfl_apart_pace(run, options) if options.pfl else None,
+        others=others(run, options),
         driver_peak=memory.driver,
         total_peak=memory.total,
         start_s=next(line["time"] for line in lines if line["event"] == "asked") - began,
@@ -209,52 +183,6 @@ def take_turn(study: Path, run: Path, options: argparse.Namespace) -> Turn:
     )
     shutil.rmtree(run)
     return turn
-
-
-def flower_pace(run: Path, options: argparse.Namespace) -> Pace:
-    """Of the same rounds on Flower's own engine."""
-    with Processor() as used:
-        (told,) = framework(sys.executable, "flower", run, options, [{}])
-        return Pace.of(told["ended"], used)
-
-
-def pfl_pace(run: Path, options: argparse.Namespace) -> Pace:
-    """Of the same rounds in pfl processes that share the hospitals out and add their sums up."""
-    addresses = ",".join(f"localhost:{port}" for port in free_ports(options.workers))
-    ranks = [
-        {"PFL_WORKER_ADDRESSES": addresses, "PFL_WORKER_RANK": str(rank)} for rank in range(options.workers)
-    ]
-    told = framework(options.pfl, "pfl_research", run, options, ranks)
-    return Pace(_mean("ended", told), options.workers * _mean("used", told))
-
-
-def pfl_apart_pace(run: Path, options: argparse.Namespace) -> Pace:
-    """Of the same rounds, of which each pfl process does all by itself."""
-    told = framework(options.pfl, "pfl_research", run, options, [{}] * options.workers)
-    return Pace(_mean("ended", told) / options.workers, _mean("used", told))
-
-
-def _mean(what: str, told: list[dict[str, list[float]]]) -> float:
-    """Of a round, over the processes: of what they count, how much more it was at each round's end."""
-    return statistics.mean((one[what][-1] - one[what][0]) / (len(one[what]) - 1) for one in told)
-
-
-def framework(
-    python: str, module: str, run: Path, options: argparse.Namespace, settings: Sequence[dict[str, str]]
-) -> list[dict[str, list[float]]]:
-    """The same rounds elsewhere, in a process for each of the `settings` of its environment: what each tells
-    (`Work.tell`)."""
-    words = [str(run), str(options.rounds), str(options.workers)]
-    # Not as `__main__`: Ray's workers look the ClientApp's functions up where they were defined.
-    command = [python, "-c", f"from benchmarks.frameworks.{module} import main; main()", *words]
-    started = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **own})
-        for own in settings
-    ]
-    said = [process.communicate()[0] for process in started]
-    if any(process.returncode for process in started):
-        raise SystemExit(f"{module} ended with an error")
-    return [json.loads(lines.splitlines()[-1]) for lines in said]
 
 
 def all_figures(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """The work of `benchmarks.frameworks.work` under pfl-research's FedAvg: no messages.
 
-PYTHON -m benchmarks.frameworks.pfl_research RUN ROUNDS
+PYTHON -m benchmarks.frameworks.pfl_research RUN ROUNDS THREADS
 
 One process, or one of several that share the hospitals: pfl reads PFL_WORKER_ADDRESSES and PFL_WORKER_RANK.
 """
@@ -60,7 +60,8 @@ class Rounds(TrainingProcessCallback):
 
 
 def main() -> None:
-    work, rounds = Work(Path(sys.argv[1])), int(sys.argv[2])
+    run, rounds, threads = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    work = Work(run, threads)
     stores = [work.store(site) for site in range(len(work.sites))]
     model: Any = work.model()
     model.loss = lambda *given: None  # pfl asks for both, and this work uses neither

@@ -32,6 +32,7 @@ class Work:
     """The hospitals of a run of `hymate-simulate`, whose triplet stores it left."""
 
     run: Path
+    threads: int = 1
     ended: list[float] = field(default_factory=list)
     """When each round ended, by `time.time` ..."""
     used: list[float] = field(default_factory=list)
@@ -59,10 +60,9 @@ class Work:
         return build_model(study.model, vocabulary.size, vocabulary.static_width, hours, study.seed)
 
     def do(self, model: nn.Module, store: TripletStore, server_round: int) -> int:
-        """One site's round, on one thread and with memory kept for reuse, as at a hospital; returns its
-        training stays."""
+        """One site's round, with memory kept for reuse, as at a hospital; returns its training stays."""
         assert isinstance(model, HyMaTE)  # as frameworks hand it on
-        torch.set_num_threads(1)
+        torch.set_num_threads(self.threads)
         reuse_memory()
         report_on(model, store, "tuning", POLICY)
         config = self.study.finetune

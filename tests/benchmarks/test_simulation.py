@@ -10,8 +10,9 @@ from dataclasses import fields
 import pytest
 
 from benchmarks import simulation
+from benchmarks.frameworks.pace import Pace
 from benchmarks.processor import Processor
-from benchmarks.simulation import GIB, Figures, Memory, Pace
+from benchmarks.simulation import GIB, Figures, Memory
 
 TOLD = """
 sites rounds_per_min overhead_share ratio_vs_flower ratio_vs_pfl driver_peak_gib total_peak_gib start_s

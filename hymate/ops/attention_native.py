@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hymate.ops import _native
-from hymate.ops.operators import register_gradient, register_operator, sequence_rows
+from hymate.ops.operators import launch, register_gradient, register_operator, sequence_rows
 
 _EVERYWHERE = 2**62
 
@@ -22,8 +22,14 @@ def attention_native(qkv: Tensor, lengths: Tensor, heads: int, window: int | Non
 
 def _forward(qkv: Tensor, lengths: Tensor, heads: int, window: int) -> tuple[Tensor, Tensor]:
     y, logsum = _forward_shapes(qkv, lengths, heads, window)
-    _native.attention_forward(
-        sequence_rows(qkv), lengths.contiguous(), heads, window, y, logsum, torch.get_num_threads()
+    launch(
+        _native.attention_forward,
+        sequence_rows(qkv),
+        lengths.contiguous(),
+        heads,
+        window,
+        y,
+        logsum,
     )
     return y, logsum
 
@@ -37,7 +43,8 @@ def _backward(
     dy: Tensor, qkv: Tensor, lengths: Tensor, heads: int, window: int, y: Tensor, logsum: Tensor
 ) -> Tensor:
     dqkv = qkv.new_empty(qkv.shape)
-    _native.attention_backward(
+    launch(
+        _native.attention_backward,
         sequence_rows(dy),
         sequence_rows(qkv),
         lengths.contiguous(),
@@ -46,7 +53,6 @@ def _backward(
         y.contiguous(),
         logsum.contiguous(),
         dqkv,
-        torch.get_num_threads(),
     )
     return dqkv
 

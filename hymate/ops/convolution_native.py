@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hymate.ops import _native
-from hymate.ops.operators import parameter_rows, register_gradient, register_operator, sequence_rows
+from hymate.ops.operators import launch, parameter_rows, register_gradient, register_operator, sequence_rows
 
 
 def causal_conv1d_native(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -27,7 +27,7 @@ def _prepare(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Te
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     y = x.new_empty(x.shape)
-    _native.convolution_forward(*_prepare(x, weight, bias), y, torch.get_num_threads())
+    launch(_native.convolution_forward, *_prepare(x, weight, bias), y)
     return y
 
 
@@ -37,13 +37,13 @@ def _forward_shapes(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     dx, dweight, dbias = _gradients(x, weight, bias)
-    _native.convolution_backward(
+    launch(
+        _native.convolution_backward,
         sequence_rows(dy),
         *_prepare(x, weight, bias),
         dx,
         dweight,
         None if bias is None else dbias,
-        torch.get_num_threads(),
     )
     return dx, dweight, dbias
 

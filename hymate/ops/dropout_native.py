@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hymate.ops import _native
-from hymate.ops.operators import register_gradient, register_operator
+from hymate.ops.operators import launch, register_gradient, register_operator
 
 
 def keep_above_native(x: Tensor, bits: Tensor, threshold: int, scale: float) -> Tensor:
@@ -19,7 +19,7 @@ def keep_above_native(x: Tensor, bits: Tensor, threshold: int, scale: float) -> 
 
 def _forward(x: Tensor, bits: Tensor, threshold: int, scale: float) -> Tensor:
     y = x.new_empty(x.shape)
-    _native.dropout(x.contiguous(), bits.contiguous(), threshold, scale, y, torch.get_num_threads())
+    launch(_native.dropout, x.contiguous(), bits.contiguous(), threshold, scale, y)
     return y
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hymate.ops import _native
-from hymate.ops.operators import register_gradient, register_operator, sequence_rows
+from hymate.ops.operators import launch, register_gradient, register_operator, sequence_rows
 
 
 def linear_native(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -20,7 +20,7 @@ def linear_native(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     y = x.new_empty(x.shape[0], weight.shape[0])
     offset = None if bias is None else bias.contiguous()
-    _native.linear_forward(sequence_rows(x), weight.contiguous(), offset, y, torch.get_num_threads())
+    launch(_native.linear_forward, sequence_rows(x), weight.contiguous(), offset, y)
     return y
 
 
@@ -30,7 +30,7 @@ def _forward_shapes(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _backward_input(dy: Tensor, weight: Tensor) -> Tensor:
     dx = dy.new_empty(dy.shape[0], weight.shape[1])
-    _native.linear_backward_input(sequence_rows(dy), weight.contiguous(), dx, torch.get_num_threads())
+    launch(_native.linear_backward_input, sequence_rows(dy), weight.contiguous(), dx)
     return dx
 
 
@@ -40,8 +40,12 @@ def _backward_input_shapes(dy: Tensor, weight: Tensor) -> Tensor:
 
 def _backward_weight(dy: Tensor, x: Tensor, with_bias: bool) -> tuple[Tensor, Tensor]:
     dweight, dbias = _backward_weight_shapes(dy, x, with_bias)
-    _native.linear_backward_weight(
-        sequence_rows(dy), sequence_rows(x), dweight, dbias if with_bias else None, torch.get_num_threads()
+    launch(
+        _native.linear_backward_weight,
+        sequence_rows(dy),
+        sequence_rows(x),
+        dweight,
+        dbias if with_bias else None,
     )
     return dweight, dbias
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import to_dlpack  # type: ignore[attr-defined]
 
 _registry: Any = torch.library  # untyped in torch
 _library = _registry.Library("hymate", "FRAGMENT")
@@ -24,6 +25,16 @@ def register_operator(
 def register_gradient(name: str, *, remember: Callable[..., None], gradient: Callable[..., Any]) -> None:
     """Make `hymate::name` differentiable: `remember(ctx, inputs, output)`, `gradient(ctx, *grad_outputs)`."""
     _registry.register_autograd(f"hymate::{name}", gradient, setup_context=remember, lib=_library)
+
+
+def launch(kernel: Callable[..., None], *arguments: Any) -> None:
+    """Run a compiled kernel on torch's number of threads.
+
+    Tensors are handed over as DLPack capsules: the kernels take tensors, too, but ask `Tensor.__dlpack__` for
+    one then, which is Python, and a training step of a small model hands over some hundreds.
+    """
+    given = (to_dlpack(one) if isinstance(one, Tensor) else one for one in arguments)
+    kernel(*given, torch.get_num_threads())
 
 
 def sequence_rows(tensor: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hymate.ops import _native
-from hymate.ops.operators import parameter_rows, register_gradient, register_operator, sequence_rows
+from hymate.ops.operators import launch, parameter_rows, register_gradient, register_operator, sequence_rows
 
 
 def rms_norm_native(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -19,7 +19,7 @@ def rms_norm_native(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 def _forward(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     y = x.new_empty(x.shape)
-    _native.norm_forward(sequence_rows(x), parameter_rows(weight, 1), epsilon, y, torch.get_num_threads())
+    launch(_native.norm_forward, sequence_rows(x), parameter_rows(weight, 1), epsilon, y)
     return y
 
 
@@ -29,14 +29,14 @@ def _forward_shapes(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 def _backward(dy: Tensor, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     dx, dweight = _backward_shapes(dy, x, weight, epsilon)
-    _native.norm_backward(
+    launch(
+        _native.norm_backward,
         sequence_rows(dy),
         sequence_rows(x),
         parameter_rows(weight, 1),
         epsilon,
         dx,
         dweight,
-        torch.get_num_threads(),
     )
     return dx, dweight
 

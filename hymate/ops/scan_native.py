@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hymate.ops import _native
-from hymate.ops.operators import parameter_rows, register_gradient, register_operator, sequence_rows
+from hymate.ops.operators import launch, parameter_rows, register_gradient, register_operator, sequence_rows
 
 sym_max: Any = torch.sym_max  # untyped in torch
 _STEPS, _LANES = 16, 16  # one checkpoint each 16 positions, channels padded to 16: see csrc/kernels.h
@@ -85,12 +85,12 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     y = u.new_empty(u.shape)
     checkpoints = _checkpoints(u, A, save)
-    _native.scan_forward(
+    launch(
+        _native.scan_forward,
         *_prepare(u, delta, A, B, C, D, z, delta_bias),
         delta_softplus,
         y,
         checkpoints if save else None,
-        torch.get_num_threads(),
     )
     return y, checkpoints
 
@@ -148,7 +148,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     out = _gradients(u, delta, A, B, C, D, z, delta_bias)
     du, ddelta, dA, dB, dC, dD, dz, ddelta_bias = out
-    _native.scan_backward(
+    launch(
+        _native.scan_backward,
         sequence_rows(dy),
         *_prepare(u, delta, A, B, C, D, z, delta_bias),
         delta_softplus,
@@ -161,7 +162,6 @@ def _backward(
         None if D is None else dD,
         None if z is None else dz,
         None if delta_bias is None else ddelta_bias,
-        torch.get_num_threads(),
     )
     return out
 

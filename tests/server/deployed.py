@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import yaml
@@ -106,9 +106,9 @@ class Deployed:
         with (self.folder / f"{name}.log").open("a") as log:
             return self._start(command, {"FLWR_HOME": str(home)}, stdout=log, stderr=subprocess.STDOUT)
 
-    def start_server(self, *words: str) -> subprocess.Popen[str]:
+    def start_server(self, *words: str, stdout: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:
         """`flower-server` on the study file, its words on pipes."""
-        return self._start(self.command(*words), {}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return self._start(self.command(*words), {}, stdout=stdout, stderr=subprocess.PIPE)
 
     def serve(self, *words: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
         """`flower-server` until it ends."""

@@ -64,7 +64,11 @@ def others(run: Path, options: argparse.Namespace) -> dict[str, Pace]:
 def _ranks(count: int) -> list[dict[str, str]]:
     """Environments of pfl processes that share a simulation."""
     addresses = ",".join(f"localhost:{port}" for port in free_ports(count))
-    return [{"PFL_WORKER_ADDRESSES": addresses, "PFL_WORKER_RANK": str(rank)} for rank in range(count)]
+    quiet = "ignore::FutureWarning"  # pfl 0.6 sums up with a name that torch gives up
+    return [
+        {"PFL_WORKER_ADDRESSES": addresses, "PFL_WORKER_RANK": str(rank), "PYTHONWARNINGS": quiet}
+        for rank in range(count)
+    ]
 
 
 def _mean(what: str, told: Told) -> float:

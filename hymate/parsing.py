@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Tag, ValidationError
@@ -110,7 +110,14 @@ def _branch(annotation: Any, tag: int | str) -> Any | None:
     for member in get_args(annotation):
         if any(isinstance(mark, Tag) and mark.tag == tag for mark in get_args(member)[1:]):
             return member
-    return None
+    models = _models(annotation)
+    said = (model for model in models for field in model.model_fields.values() if _says(field, tag))
+    return next(said, None) if len(models) > 1 else None
+
+
+def _says(field: FieldInfo, tag: int | str) -> bool:
+    """Whether this field tells a model of a union from the others by this word."""
+    return get_origin(field.annotation) is Literal and get_args(field.annotation) == (tag,)
 
 
 def _untagged(annotation: Any) -> bool:
@@ -126,10 +133,11 @@ def _keys(kind: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    return next(iter(_models(annotation)), None)
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The pydantic models that a value of this annotation may be, or hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation):
-        found = _nested_model(argument)
-        if found is not None:
-            return found
-    return None
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -60,6 +61,7 @@ def lay_out_run(study: StudyConfig, source: SimulationConfig, out: Path) -> None
     earlier run stays where it was.
     """
     refuse_foreign(out)
+    absent = [folder for folder in out.resolve().parents if not folder.exists()]
     out.parent.mkdir(parents=True, exist_ok=True)
     clear_partial(out)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-{os.getpid()}-", dir=out.parent))
@@ -79,6 +81,9 @@ def lay_out_run(study: StudyConfig, source: SimulationConfig, out: Path) -> None
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        for folder in absent:
+            with contextlib.suppress(OSError):  # it holds the run now
+                folder.rmdir()
 
 
 def clear_partial(out: Path) -> None:

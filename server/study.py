@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import yaml
 from pydantic import Field, model_validator
 
@@ -21,6 +22,7 @@ from hymate.config import (
 from hymate.data.mapping import with_mapping_lines
 from hymate.evaluation_config import EvaluationConfig
 from hymate.joining_protocol import NoisyCounts
+from hymate.model.hymate import build_model
 from hymate.overrides import apply_overrides
 from hymate.privacy_config import CentralPrivacyConfig, PrivacyConfig, StudyPrivacy
 from hymate.secure_config import SecureAggregationConfig
@@ -30,7 +32,7 @@ from server.federation_config import FederationConfig
 from server.participation import ParticipationConfig
 from server.secure_demands import demand_sums_suffice
 from server.simulation_config import Name, SimulationConfig
-from strategies.local_layers import demand_layers
+from strategies.local_layers import demand_layers, local_names
 from strategies.registry import demand_mean, demand_sum, demand_under_noise, make_algorithm
 
 
@@ -189,7 +191,16 @@ def load_study(path: Path, overrides: tuple[str, ...] = ()) -> StudyConfig:
             demand_sum(study.strategy.of(phase), str(path))
         if isinstance(study.privacy, CentralPrivacyConfig):
             demand_mean(study.strategy.of(phase), str(path))
+        if layers := study.strategy.of(phase).local_layers:
+            local_names(layers, _parameters(study), str(path))
     return study
+
+
+def _parameters(study: StudyConfig) -> list[str]:
+    """Names of the weights of the study's model; they do not depend on the vocabulary."""
+    with torch.device("meta"):  # nothing but names
+        model = build_model(study.model, 1, 1, study.task.lookback_hours, study.seed)
+    return list(model.state_dict())
 
 
 def _with_whole_paths(study: StudyConfig, source: Path) -> StudyConfig:

@@ -35,8 +35,8 @@ GROUPS: dict[str, Callable[[str], bool]] = {
 """What a study may call parts of HyMaTE, by the names of their parameters."""
 
 
-def local_names(layers: Iterable[str], parameters: Collection[str]) -> frozenset[str]:
-    """Which of `parameters` stay at the site.
+def local_names(layers: Iterable[str], parameters: Collection[str], source: str = "study") -> frozenset[str]:
+    """Which of `parameters` stay at the site; `source` is the file that names them.
 
     Raises:
         InputFault: a word names none of them, or nothing would be left to share.
@@ -52,11 +52,13 @@ def local_names(layers: Iterable[str], parameters: Collection[str]) -> frozenset
             parts = {name.split(".")[0] for name in parameters}
             near = difflib.get_close_matches(layer, [*GROUPS, *parts], n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted({*GROUPS, *parts}))}"
-            raise InputFault("strategy.local_layers", f"the model has no part called '{layer}'", hint)
+            raise InputFault(
+                f"{source}: strategy.local_layers", f"the model has no part called '{layer}'", hint
+            )
         found |= named
     if found and len(found) == len(parameters):
         raise InputFault(
-            "strategy.local_layers",
+            f"{source}: strategy.local_layers",
             "no layer would be left to share",
             "take one out, or let each site train by itself (evaluation.local_baseline)",
         )

@@ -57,8 +57,8 @@ def test_a_simulation_with_a_wrong_name_does_not_begin(tmp_path: Path) -> None:
     study = small_study(strategy={"weighting": {"hospital_1": 1, "hospital_3": 1}})
     assert study.simulation is not None
     with pytest.raises(InputFault, match="'hospital_3' is no hospital of this simulation"):
-        lay_out_run(study, study.simulation, tmp_path / "run")
-    assert list(tmp_path.iterdir()) == []
+        lay_out_run(study, study.simulation, tmp_path / "runs" / "run")
+    assert list(tmp_path.iterdir()) == []  # not even the folder of runs
 
 
 def test_an_algorithm_that_needs_more_sites_is_told_at_once() -> None:

@@ -33,6 +33,11 @@ BAD = [
     ("seed: 1", "key 'name' is missing; add it"),
     ("name: 'a b'", "key 'name': String should match pattern"),
     ("name: x\nfinetune: {round: 3}", "key 'finetune.round' does not exist; did you mean 'rounds'?"),
+    (
+        "name: x\nstrategy: {compression: [{name: top_k, shar: 0.1}]}",
+        "key 'strategy.compression.0.shar' does not exist; did you mean 'share'?",
+    ),
+    ("name: x\nstrategy: {local_layers: [hed]}", "the model has no part called 'hed'; did you mean 'head'?"),
     ("name: x\nfinetune: {rounds: many}", "key 'finetune.rounds'"),
     ("name: x\nfinetune: {rounds: 0}", "key 'finetune.rounds': Input should be greater than or equal to 1"),
     (

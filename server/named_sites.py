@@ -1,4 +1,4 @@
-"""Sites that a study file calls by name outside of `federation.sites` and `simulation.sites`."""
+"""Names and numbers of sites in a study file, outside of `federation.sites` and `simulation.sites`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from strategies.registry import demand_sites
 
 def demand_named_sites(study: StudyConfig, sites: Collection[str], kind: str) -> None:
     """Before anything starts: names in the study are those of sites, who must have a number has one, and
-    there are enough sites for the algorithms.
+    there are enough sites for the rounds and the algorithms.
 
     Args:
         kind: what a site is called to the user, such as `hospital of this simulation`.
 
     Raises:
         InputFault: `participation.required` or a `weighting` names no site, a weighting gives none for
-            one, or an algorithm is not defined for so few.
+            one, or a round needs, or an algorithm is not defined for, more sites than these.
     """
     known = f"name some of: {', '.join(sorted(sites))}"
     for key, names in {"participation.required": study.participation.required, **_weights(study)}.items():
@@ -29,6 +29,7 @@ def demand_named_sites(study: StudyConfig, sites: Collection[str], kind: str) ->
         missing = sorted(set(sites) - set(names))
         if missing:
             raise InputFault(key, f"gives no number for site '{missing[0]}'", "give one for every site")
+    study.participation.demand_enough(len(sites))
     train = len(sites)
     if study.evaluation.leave_one_site_out:
         train -= 1

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from hymate.config import Count, Frozen
+from hymate.errors import InputFault
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -60,6 +61,15 @@ class ParticipationConfig(Frozen):
             if self.quorum > drawn:
                 raise ValueError(f"quorum is {self.quorum}, but a round draws {drawn} sites; lower it")
         return self
+
+    def demand_enough(self, sites: int) -> None:
+        """`InputFault` where a round needs more sites than there are."""
+        drawn, remedy = self.drawn(sites), "lower it, or add sites"
+        if self.sample > sites:
+            raise InputFault("participation.sample", f"draws {self.sample} sites of {sites}", remedy)
+        if self.needed(drawn) > drawn:
+            whole = f"{drawn}" if drawn == sites else f"the {drawn} that a round draws"
+            raise InputFault("participation.quorum", f"needs {self.needed(drawn)} sites of {whole}", remedy)
 
     def drawn(self, expected: int) -> int:
         """Sites that a round asks out of `expected`.

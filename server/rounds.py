@@ -64,14 +64,7 @@ class Federation:
         unknown = sorted(set(rules.required) - set((identities or {}).values()))
         if identities and unknown:
             raise StudyFailure(f"participation.required names '{unknown[0]}', which is no site of the study")
-        sites = self.roster.expected
-        for key, number in (("quorum", rules.quorum), ("sample", rules.sample)):
-            if number > sites:
-                raise StudyFailure(f"participation.{key} is {number}, but the study has {sites} sites")
-        if rules.needed(rules.drawn(sites)) > rules.drawn(sites):
-            raise StudyFailure(
-                f"participation.quorum is {rules.quorum}, but a round draws {rules.drawn(sites)} sites"
-            )
+        rules.demand_enough(self.roster.expected)
 
     @property
     def descriptions(self) -> list[SiteDescription]:

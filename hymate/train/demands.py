@@ -12,6 +12,11 @@ def demand_parts(
     """`ValueError` where a key asks for a part that the model or the task does not have."""
     if pretrain.event_rate and not getattr(model, "event_head", False):
         raise ValueError("pretrain.event_rate trains a head of its own: set model.event_head to true")
+    if pretrain.rounds and pretrain.min_input_hours >= task.lookback_hours:
+        raise ValueError(
+            f"pretrain.min_input_hours {pretrain.min_input_hours:g} leaves nothing to forecast of "
+            f"task.lookback_hours {task.lookback_hours:g}: lower it, or set pretrain.rounds to 0"
+        )
     if finetune.warm_epochs and model.name != "hymate":
         raise ValueError(f"finetune.warm_epochs is for model hymate, and model is {model.name}")
     if finetune.soft_labels is not None and task.kind != "binary":

@@ -61,6 +61,13 @@ def test_a_simulation_with_a_wrong_name_does_not_begin(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # not even the folder of runs
 
 
+def test_a_round_that_needs_more_sites_is_told_at_once() -> None:
+    with pytest.raises(
+        InputFault, match=r"participation\.quorum: needs 9 sites of 2; lower it"
+    ):
+        demand_named_sites(small_study(participation={"quorum": 9}), ["a", "b"], "hospital")
+
+
 def test_an_algorithm_that_needs_more_sites_is_told_at_once() -> None:
     study = small_study(strategy={"name": "krum", "faulty": 1})
     with pytest.raises(InputFault, match=r"krum with these settings needs .* sites, and the study has 3"):

@@ -13,6 +13,7 @@ from flwr.app import Error, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from hymate.errors import InputFault
 from hymate.joining_protocol import SiteDescription, SplitCounts
 from hymate.protocol import TrainReply
 from server.app import run_study
@@ -354,5 +355,5 @@ def test_names_belong_to_keys() -> None:
 
 
 def test_more_sites_than_there_are_cannot_be_asked_for(study: Study) -> None:
-    with pytest.raises(StudyFailure, match="quorum is 4, but the study has 3 sites"):
+    with pytest.raises(InputFault, match=r"participation\.quorum: needs 4 sites of 3"):
         study.run(quorum=4)

@@ -12,6 +12,7 @@ import pytest
 from flwr.app import Error, Message
 from pydantic import ValidationError
 
+from hymate.errors import InputFault
 from hymate.protocol import TrainReply
 from server.failure import StudyFailure
 from server.participation import ParticipationConfig
@@ -209,9 +210,9 @@ def test_the_next_one_takes_the_place_of_a_site_that_is_away(study: Study) -> No
 
 
 def test_more_sites_than_there_are_cannot_be_drawn(study: Study) -> None:
-    with pytest.raises(StudyFailure, match="sample is 5, but the study has 4 sites"):
+    with pytest.raises(InputFault, match=r"participation\.sample: draws 5 sites of 4"):
         study.run(participation={"sample": 5})
-    with pytest.raises(StudyFailure, match="quorum is 3, but a round draws 2 sites"):
+    with pytest.raises(InputFault, match="quorum: needs 3 sites of the 2 that a round draws"):
         study.run(participation={"sample": 0.5, "quorum": 3})
 
 

@@ -38,6 +38,10 @@ BAD = [
         "key 'strategy.compression.0.shar' does not exist; did you mean 'share'?",
     ),
     ("name: x\nstrategy: {local_layers: [hed]}", "the model has no part called 'hed'; did you mean 'head'?"),
+    (
+        "name: x\ntask: {lookback_hours: 6}",
+        "pretrain.min_input_hours 12 leaves nothing to forecast of task.lookback_hours 6: lower it",
+    ),
     ("name: x\nfinetune: {rounds: many}", "key 'finetune.rounds'"),
     ("name: x\nfinetune: {rounds: 0}", "key 'finetune.rounds': Input should be greater than or equal to 1"),
     (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hymate.data.statistics import SiteStatistics
 from hymate.data.vocabulary import Vocabulary, build_vocabulary, mapping_lines
+from hymate.evaluate.group_members import recorded
 from hymate.joining_protocol import PrepareReply, PrepareRequest, StatisticsReply, StatisticsRequest
 from hymate.model.hymate import HyMaTE, build_model
 from hymate.protocol import Action
@@ -58,6 +60,8 @@ def agree_vocabulary(run: Run, told: Mapping[str, SiteStatistics] | None = None)
             dropped=len(vocabulary.dropped),
             hash=vocabulary.hash,
         )
+        for text in _groups_of_nobody(run.study, vocabulary):
+            run.journal.metric("vocabulary", "note", text=text)
         said = {site: of.to_json() for site, of in statistics.items()}
         run.complete("vocabulary", 0, {"vocabulary": vocabulary.to_json(), "statistics": said})
     return Agreement(vocabulary, statistics, run.federation.prepared)
@@ -71,6 +75,18 @@ def preparation(study: StudyConfig, vocabulary: Vocabulary) -> PrepareRequest:
         vocabulary_hash=vocabulary.hash,
         noisy=study.noisy_counts,
     )
+
+
+def _groups_of_nobody(study: StudyConfig, vocabulary: Vocabulary) -> Iterator[str]:
+    """A line for every attribute of `evaluation.groups` of which no site told a code: its name may be
+    misspelt, and the report would only lack it."""
+    told = {entry.code for entry in vocabulary.static} | {entry.code for entry in vocabulary.dropped}
+    for attribute in study.evaluation.groups:
+        if not recorded(attribute, told):
+            known = sorted({entry.code.split("//")[0] for entry in vocabulary.static})
+            near = difflib.get_close_matches(attribute.code, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
+            yield f"evaluation.groups: no hospital told of '{attribute.code}', nobody will be in it; {hint}"
 
 
 def _asked_statistics(run: Run) -> dict[str, SiteStatistics]:

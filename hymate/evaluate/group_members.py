@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -56,6 +57,17 @@ def members(store: StaticRows, rows: NDArray[np.int64], attribute: AttributeConf
     else:
         values, group = _by_code(store, stay, attribute.code)
     return Members(tuple(f"{attribute.label}//{value}" for value in values), group[rows])
+
+
+def recorded(attribute: AttributeConfig, codes: Collection[str]) -> bool:
+    """Whether any of these static codes puts a stay into a group of the attribute.
+
+    >>> [recorded(AttributeConfig(code=code), ["GENDER//F", "AGE"]) for code in ("GENDER", "AGE", "GEN")]
+    [True, True, False]
+    """
+    banded = bool(attribute.cuts)
+    prefix = attribute.code + "//"
+    return attribute.code in codes or (not banded and any(code.startswith(prefix) for code in codes))
 
 
 def crossed(first: Members, second: Members) -> Members:

@@ -291,7 +291,12 @@ def test_the_report_says_who_has_what(tmp_path: Path) -> None:
     )
     # Eight slips among a thousand heart rates lie within the default quantiles of 0.1 %.
     settings = {"min_sites": 2, "plausible": {"low": 0.02, "high": 0.98}}
-    agreement, _ = phase(tmp_path, sites, small_study(vocabulary=settings))
+    groups = {"groups": ["GENDER", "GENDR", {"code": "AGE", "cuts": [65]}]}
+    agreement, _ = phase(tmp_path, sites, small_study(vocabulary=settings, evaluation=groups))
+    told = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in told if line["event"] == "note"] == [
+        "evaluation.groups: no hospital told of 'GENDR', nobody will be in it; did you mean 'GENDER'?"
+    ]
     section = json.loads(
         json.dumps(vocabulary_section(agreement.vocabulary, agreement.statistics, agreement.prepared))
     )

@@ -11,14 +11,14 @@ from strategies.registry import demand_sites
 
 def demand_named_sites(study: StudyConfig, sites: Collection[str], kind: str) -> None:
     """Before anything starts: names in the study are those of sites, who must have a number has one, and
-    there are enough sites for the rounds and the algorithms.
+    there are enough sites for the rounds, the vocabulary and the algorithms.
 
     Args:
         kind: what a site is called to the user, such as `hospital of this simulation`.
 
     Raises:
         InputFault: `participation.required` or a `weighting` names no site, a weighting gives none for
-            one, or a round needs, or an algorithm is not defined for, more sites than these.
+            one, or a round, a code of the vocabulary or an algorithm needs more sites than these.
     """
     known = f"name some of: {', '.join(sorted(sites))}"
     for key, names in {"participation.required": study.participation.required, **_weights(study)}.items():
@@ -30,6 +30,9 @@ def demand_named_sites(study: StudyConfig, sites: Collection[str], kind: str) ->
         if missing:
             raise InputFault(key, f"gives no number for site '{missing[0]}'", "give one for every site")
     study.participation.demand_enough(len(sites))
+    if study.vocabulary.min_sites > len(sites):
+        what = f"keeps codes of {study.vocabulary.min_sites} sites or more, and the study has {len(sites)}"
+        raise InputFault("vocabulary.min_sites", what, "lower it, or add sites")
     train = len(sites)
     if study.evaluation.leave_one_site_out:
         train -= 1

@@ -62,6 +62,7 @@ def simulate(
         if resume:
             say("there is no run to go on with yet: beginning one")
         refuse_unfinished(out)
+        choose_resources(study.simulation, 1)  # what this machine cannot run leaves nothing behind
         lay_out_run(study, study.simulation, out)
     sites = simulated_sites(out)
     resources = choose_resources(study.simulation, len(sites))

@@ -62,10 +62,15 @@ def test_a_simulation_with_a_wrong_name_does_not_begin(tmp_path: Path) -> None:
 
 
 def test_a_round_that_needs_more_sites_is_told_at_once() -> None:
-    with pytest.raises(
-        InputFault, match=r"participation\.quorum: needs 9 sites of 2; lower it"
-    ):
+    with pytest.raises(InputFault, match=r"participation\.quorum: needs 9 sites of 2; lower it"):
         demand_named_sites(small_study(participation={"quorum": 9}), ["a", "b"], "hospital")
+
+
+def test_codes_of_more_sites_than_there_are_do_not_exist() -> None:
+    study = small_study(vocabulary={"min_sites": 3})
+    with pytest.raises(InputFault, match=r"min_sites: keeps codes of 3 sites or more, and the study has 2"):
+        demand_named_sites(study, ["a", "b"], "hospital")
+    demand_named_sites(study, ["a", "b", "c"], "hospital")
 
 
 def test_an_algorithm_that_needs_more_sites_is_told_at_once() -> None:

@@ -224,6 +224,7 @@ def test_bad_data_leaves_the_earlier_run_and_nothing_else(tmp_path: Path) -> Non
         (["--config", "nowhere.yaml"], "nowhere.yaml: no such file; check the path given"),
         (["--set", "finetune.epochs=3"], "key 'finetune.epochs' does not exist"),
         (["--set", "strategy.name=fedfoo"], "no algorithm is called 'fedfoo'"),
+        (["--set", "simulation.resources={cpus: 4096}"], "not one hospital fits this machine's CPU cores"),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(words: list[str], said: str, tmp_path: Path) -> None:

@@ -30,9 +30,6 @@ def demand_named_sites(study: StudyConfig, sites: Collection[str], kind: str) ->
         if missing:
             raise InputFault(key, f"gives no number for site '{missing[0]}'", "give one for every site")
     study.participation.demand_enough(len(sites))
-    if study.vocabulary.min_sites > len(sites):
-        what = f"keeps codes of {study.vocabulary.min_sites} sites or more, and the study has {len(sites)}"
-        raise InputFault("vocabulary.min_sites", what, "lower it, or add sites")
     train = len(sites)
     if study.evaluation.leave_one_site_out:
         train -= 1
@@ -42,6 +39,9 @@ def demand_named_sites(study: StudyConfig, sites: Collection[str], kind: str) ->
                 f"leaves {train} of {len(sites)} sites, whose own model the other one would be given",
                 "set it to false, or add sites: three or more",
             )
+    if study.vocabulary.min_sites > train:
+        what = f"keeps codes of {study.vocabulary.min_sites} sites or more, and {train} agree on a vocabulary"
+        raise InputFault("vocabulary.min_sites", what, "lower it, or add sites")
     demand_sites(study.strategy.of("pretrain"), train)
     demand_sites(study.strategy.of("finetune"), train)
 

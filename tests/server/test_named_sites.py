@@ -66,11 +66,14 @@ def test_a_round_that_needs_more_sites_is_told_at_once() -> None:
         demand_named_sites(small_study(participation={"quorum": 9}), ["a", "b"], "hospital")
 
 
-def test_codes_of_more_sites_than_there_are_do_not_exist() -> None:
+def test_codes_of_more_sites_than_agree_on_them_do_not_exist() -> None:
     study = small_study(vocabulary={"min_sites": 3})
-    with pytest.raises(InputFault, match=r"min_sites: keeps codes of 3 sites or more, and the study has 2"):
+    with pytest.raises(InputFault, match=r"min_sites: keeps codes of 3 sites or more, and 2 agree"):
         demand_named_sites(study, ["a", "b"], "hospital")
     demand_named_sites(study, ["a", "b", "c"], "hospital")
+    without_each = small_study(vocabulary={"min_sites": 3}, evaluation={"leave_one_site_out": True})
+    with pytest.raises(InputFault, match=r"min_sites: keeps codes of 3 sites or more, and 2 agree"):
+        demand_named_sites(without_each, ["a", "b", "c"], "hospital")
 
 
 def test_an_algorithm_that_needs_more_sites_is_told_at_once() -> None:

@@ -14,7 +14,7 @@ from server.failure import StudyFailure
 from server.run import Finetuned, Run
 from server.scoring_phases import scoring
 
-EXCHANGES = 6
+EXCHANGES = 10
 """From the sites' own fits it takes two or three, more where few positives nearly part from the rest; a site
 gives sums at most `client.question_limit.MOST_POINTS` times."""
 
